@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from harness.records import event_files
 from harness.records.untrusted import echo
-from harness.report.commands import COMMANDS, keys, run, warn
+from harness.report.commands import COMMANDS, above_zero, keys, run, warn
 
 if TYPE_CHECKING:
     from harness.report.analysis.comparison import Comparison
@@ -60,12 +60,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--margin",
-        type=_positive,
+        type=above_zero,
         metavar="DIFFERENCE",
         help="equivalence margin in the metric's unit (default: that of the sweep, else 0.01)",
     )
     parser.add_argument(
-        "--price", type=_positive, metavar="P", help="price of one device hour (default: the price in the records)"
+        "--price", type=above_zero, metavar="P", help="price of one device hour (default: the price in the records)"
     )
     parser.add_argument("--terminal", action="store_true", help="also print the table")
     mirror = parser.add_argument_group("Weights & Biases")
@@ -77,13 +77,6 @@ def _parser() -> argparse.ArgumentParser:
     board = parser.add_argument_group("TensorBoard")
     board.add_argument("--tensorboard", type=Path, metavar="DIR", help="write the comparison to DIR as event files")
     return parser
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not above zero")
-    return value
 
 
 def _names(given: argparse.Namespace) -> list[str | None]:

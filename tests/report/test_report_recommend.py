@@ -388,6 +388,45 @@ def test_the_power_command_says_what_could_be_seen(capsys):
     assert main(["power", "--items", "1", "--seeds", "3"]) == 2
 
 
+@pytest.mark.parametrize("word", ["--items", "--seeds", "--methods"])
+@pytest.mark.parametrize("number", ["0", "-3", "2.5", "many"])
+def test_a_design_of_no_whole_number_is_refused_and_not_taken_for_none_given(word, number, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["power", "--items", "1319", "--seeds", "3", f"{word}={number}"])
+    assert ended.value.code == 2
+    assert f"argument {word}: {number!r} is not a whole number, one or more" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["power", "--effect=-1"], "'-1' is not a number above zero"),
+        (["power", "--effect=nan"], "'nan' is not a number above zero"),
+        (["power", "--disagreement=0"], "'0' is not a number above zero"),
+        (["power", "--seed-deviation=-0.1"], "'-0.1' is not a number, zero or more"),
+        (["power", "--rerun-disagreement=some"], "'some' is not a number, zero or more"),
+        (["power", "--power=1.2"], "'1.2' is not between 0.05, the level of the test, and 1"),
+        (["power", "--power=high"], "'high' is not a number above zero"),
+        (["runs", "--margin=-0.01"], "'-0.01' is not a number above zero"),
+        (["runs", "--price=free"], "'free' is not a number above zero"),
+        (["pack", "mine", "--margin=-0.01"], "'-0.01' is not a number above zero"),
+        (["pack", "mine", "--price=-2"], "'-2' is not a number above zero"),
+        (["import-lm-eval", "logs", "--margin=nan"], "'nan' is not a number above zero"),
+        (["recommend", "runs", "--tolerance=-1"], "'-1' is not a number, zero or more"),
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused_by_every_command(words, message, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_share_of_the_items_is_at_most_one(capsys):
+    assert main(["power", "--items", "100", "--seeds", "3", "--disagreement", "2"]) == 2
+    assert "--disagreement 2: it is a share of the items, at most 1" in capsys.readouterr().err
+
+
 def test_the_power_command_takes_noise_and_hours_from_finished_runs(known, capsys):
     assert main(["power", "--from", str(known), "--seed-deviation", "0.5"]) == 0
     said = capsys.readouterr().out

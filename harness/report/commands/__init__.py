@@ -4,6 +4,7 @@ It returns what is printed, as a text or as lines, or an exit code where it has 
 1 done and something is wrong, 2 the input was wrong, 3 the rows cannot be compared.
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -46,3 +47,45 @@ def warn(text: object) -> None:
 def keys(text: str) -> tuple[str, ...]:
     """Return the keys of an option that lists them: a,b."""
     return tuple(key for key in text.split(",") if key)
+
+
+def above_zero(text: str) -> float:
+    """Return the number of an option that is an amount: a margin, a price, an effect.
+
+    Raises:
+        ArgumentTypeError: it is no number, or not above zero.
+    """
+    value = _number(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above zero")
+    return value
+
+
+def not_negative(text: str) -> float:
+    """Return the number of an option that may be zero: a tolerance, a deviation.
+
+    Raises:
+        ArgumentTypeError: it is no number, or below zero.
+    """
+    value = _number(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number, zero or more")
+    return value
+
+
+def count(text: str) -> int:
+    """Return the number of an option that counts things: items, seeds, methods.
+
+    Raises:
+        ArgumentTypeError: it is no whole number, or below one.
+    """
+    if not text.isascii() or not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, one or more")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.records.untrusted import echo
-from harness.report.commands import keys
+from harness.report.commands import keys, not_negative
 
 if TYPE_CHECKING:
     from harness.report.analysis.comparison import Comparison
@@ -172,7 +172,7 @@ def _needs_parser() -> argparse.ArgumentParser:
     parser.add_argument("--time", type=_seconds, metavar="TIME", help="training time, such as 90min or 2h")
     parser.add_argument(
         "--tolerance",
-        type=_not_negative,
+        type=not_negative,
         default=0.0,
         metavar="POINTS",
         help="non-inferiority margin in points: 1.0 is 0.01 of a score or of a loss in nats (default: 0)",
@@ -197,16 +197,6 @@ def _bytes(text: str) -> float:
 
 def _seconds(text: str) -> float:
     return _quantity(text, _SECONDS, "90s, 30min, 2h")
-
-
-def _not_negative(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of points, zero or more")
-    return value
 
 
 def _quantity(text: str, units: dict[str, int], examples: str) -> float:

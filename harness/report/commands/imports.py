@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.report.commands import keys, warn
+from harness.report.commands import above_zero, keys, warn
 from harness.report.commands.answers import as_json
 from harness.report.data.lm_eval_import import SEED_PATTERN, Model, Question, as_question, named, write_records
 from harness.report.data.lm_eval_logs import Log, find_logs
@@ -83,7 +83,10 @@ def _lm_eval_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--primary", metavar="TASK/METRIC", help="primary metric (default: that of the first task)")
     parser.add_argument(
-        "--margin", type=float, metavar="DIFFERENCE", help="equivalence margin in the metric's unit (default: 0.01)"
+        "--margin",
+        type=above_zero,
+        metavar="DIFFERENCE",
+        help="equivalence margin in the metric's unit (default: 0.01)",
     )
     parser.add_argument("--allow", type=keys, metavar="KEYS", default=(), help="as for `harness report`")
     parser.add_argument("--name", default="lm-eval", help="name of the comparison (default: lm-eval)")

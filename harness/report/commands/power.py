@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.report.commands import above_zero, count, not_negative
 from harness.report.commands.answers import as_json
+from harness.report.data.groups import LEVEL
 from harness.report.display import counted
 from harness.report.document import fixed
 
@@ -145,6 +147,8 @@ def _plan(given: argparse.Namespace, measured: Measured | None, unit: Unit) -> t
         return (default, "default") if value is None else (value, f"measured on {measured.title}")  # type: ignore[union-attr]
 
     between, whence = assumed("disagreement", DISAGREEMENT)
+    if unit.points and between > 1:
+        raise ValueError(f"--disagreement {between:g}: it is a share of the items, at most 1")
     again, again_whence = assumed("rerun_disagreement", min(RERUN_DISAGREEMENT, between))
     deviation, deviation_whence = assumed("seed_deviation", SEED_POINTS / 100, unit.scale)
     if measured and measured.estimate is not None and given.seed_deviation is None:
@@ -273,9 +277,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Differences that a design detects with the test of the reports, for one comparison and adjusted "
         "for all pairs; and which larger design buys most.",
     )
-    parser.add_argument("--items", type=int, metavar="N", help="number of items of the task")
-    parser.add_argument("--seeds", type=int, metavar="S", help="number of seeds per method")
-    parser.add_argument("--methods", type=int, metavar="K", help="number of methods compared (default: 2)")
+    parser.add_argument("--items", type=count, metavar="N", help="number of items of the task")
+    parser.add_argument("--seeds", type=count, metavar="S", help="number of seeds per method")
+    parser.add_argument("--methods", type=count, metavar="K", help="number of methods compared (default: 2)")
     parser.add_argument(
         "--from", dest="runs", type=Path, nargs="+", metavar="RUNS", help="estimate variances and hours from these runs"
     )
@@ -283,20 +287,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="print JSON: effects as fractions, unknown values are null")
     parser.add_argument(
         "--effect",
-        type=float,
+        type=above_zero,
         metavar="POINTS",
         help="difference to detect (of a loss in --from: in its own unit); prints the number of seeds that it takes",
     )
     parser.add_argument("--power", type=_share, default=0.8, help="probability of detection (default: 0.8)")
     parser.add_argument(
-        "--disagreement", type=float, help="share of items on which two methods disagree (default: 0.1)"
+        "--disagreement", type=above_zero, help="share of items on which two methods disagree (default: 0.1)"
     )
     parser.add_argument(
-        "--rerun-disagreement", type=float, help="share of items on which two seeds disagree (default: 0.05)"
+        "--rerun-disagreement", type=not_negative, help="share of items on which two seeds disagree (default: 0.05)"
     )
     parser.add_argument(
         "--seed-deviation",
-        type=float,
+        type=not_negative,
         metavar="POINTS",
         help="standard deviation between seeds beyond the items' (default: 0.3; with the other defaults scores on "
         "1,319 items deviate by 0.5 between seeds)",
@@ -305,7 +309,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _share(text: str) -> float:
-    value = float(text)
-    if not 0.05 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0.05 and 1")
+    value = above_zero(text)
+    if not LEVEL < value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not between {LEVEL:g}, the level of the test, and 1")
     return value

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.records.untrusted import echo
-from harness.report.commands import keys, warn
+from harness.report.commands import above_zero, keys, warn
 from harness.report.display import counted
 from harness.sources.packages import Say, silent
 
@@ -140,8 +140,8 @@ def _pack_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, metavar="DIR", help="the report's folder (default: REPORTS/NAME)")
     parser.add_argument("--reports-dir", type=Path, default=Path("reports"), metavar="REPORTS")
     parser.add_argument("--allow", type=keys, metavar="KEYS", default=(), help="as for `harness report`")
-    parser.add_argument("--margin", type=float, metavar="DIFFERENCE", help="as for `harness report`")
-    parser.add_argument("--price", type=float, metavar="P", help="as for `harness report`")
+    parser.add_argument("--margin", type=above_zero, metavar="DIFFERENCE", help="as for `harness report`")
+    parser.add_argument("--price", type=above_zero, metavar="P", help="as for `harness report`")
     parser.add_argument("--license", metavar="TEXT", help="license of the archive: an SPDX identifier or a URL")
     parser.add_argument(
         "--anonymous",
