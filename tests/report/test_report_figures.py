@@ -407,6 +407,50 @@ def test_bars_of_the_diagram_join_what_does_not_differ_and_nothing_else(drawn):
     assert "critical_difference" in drawn[3]
 
 
+@pytest.mark.parametrize(
+    ("p", "difference", "shown", "words"),
+    [(0.001, 1.65, True, "p = 0.001)"), (1e-9, 1.65, True, "p < 0.001)"), (0.3, 1.65, False, "p = 0.3)"),
+     (0.01, 9.0, False, "p = 0.01)")],
+)  # fmt: skip
+def test_the_caption_names_the_critical_difference_only_where_it_is_drawn(
+    comparisons, monkeypatch, p, difference, shown, words
+):
+    from harness import stats
+    from harness.report.figures import tasks
+
+    ranks = stats.Ranks(np.array([1.0, 2.0, 3.0]), p, difference)
+    monkeypatch.setattr(stats, "average_ranks", lambda scores: ranks)
+    figure = tasks.diagram(comparisons[3].targets)
+    assert ("CD: the smallest significant difference." in figure.caption) == shown
+    assert words in figure.caption
+    with figure.drawn(PAGE) as sheet:
+        assert any(text.get_text().startswith("CD = ") for text in sheet.figure.axes[0].texts) == shown
+
+
+def test_the_map_of_tasks_shows_gains_everywhere_or_scores_everywhere(tmp_path):
+    """The base model was not asked the retention task: no column may show a gain under the title of scores."""
+    from harness.report.analysis.claims import contests
+    from harness.report.figures import tasks
+
+    runs = sized_tree.build(tmp_path, sized_tree.kinds(3))
+    for whole in (True, False):
+        if not whole:
+            base = runs / digest(recipe_of(BASE)) / "seed-0"
+            [asked] = [path for path in base.glob("evaluations/*.json") if '"hellaswag"' in path.read_text()]
+            asked.unlink()
+        comparison = Comparison(load([runs], "sized"))
+        retention = contests(comparison.groups, "retention")
+        figure = tasks.heat_map(comparison.targets, retention)
+        with figure.drawn(PAGE) as sheet:
+            numbers = [
+                text.get_text() for text in sheet.figure.axes[0].texts if re.fullmatch(r"\S\d+\.\d", text.get_text())
+            ]
+        signed = [number[0] in "+\N{MINUS SIGN}" for number in numbers]
+        assert len(numbers) == 3 * 5
+        assert all(signed) if whole else not any(signed)
+        assert figure.title.startswith("Gain over base" if whole else "Score and rank")
+
+
 def test_without_a_base_the_bars_are_intervals_of_the_scores(tmp_path):
     kinds = [Kind(name="lora", settings={"r": r}, skill=0.2 + 0.01 * r) for r in (2, 4, 8)]
     runs = sized_tree.build(tmp_path, kinds)

@@ -10,6 +10,7 @@ from harness.report import names
 from harness.report.analysis.claims import MetricComparison
 from harness.report.analysis.tradeoff import left_out, ranked_on_all
 from harness.report.data.groups import Group
+from harness.report.display import p_value
 from harness.report.figures.canvas import Figure, Sheet
 from harness.report.figures.style import BASE_COLOR, drawable, method_of, names_of, point_of, scale_of
 
@@ -37,7 +38,8 @@ def diagram(targets: Sequence[MetricComparison]) -> Figure | None:
         f"Average rank over {len(tasks)} target tasks",
         "Left is better. Bars join methods whose average ranks do not differ significantly "
         + ("(Friedman's test over all methods: " if alike else "(Nemenyi's test, family-wise 5 %; Friedman's test: ")
-        + f"p = {ranks.friedman_p:.2g}); CD: the smallest significant difference, with tasks as the sample.",
+        + f"{p_value(ranks.friedman_p)}), with tasks as the sample."
+        + (" CD: the smallest significant difference." if _shows_difference(ranks) else ""),
         lambda sheet: _draw_diagram(sheet, members, ranks),
         lambda size: 0.75 + LINE * size.text / 7 * (-(-len(members) // 2) + len(_cliques(ranks)) * 0.6),
     )
@@ -50,9 +52,9 @@ def heat_map(targets: Sequence[MetricComparison], retention: Sequence[MetricComp
     if not 2 <= len(members) <= MOST_ROWS or not tasks or len(tasks) + len(others) < 2:
         return None
     titled = (("Target tasks", tasks[:MOST_COLUMNS]), ("Retention", others[:MOST_COLUMNS]))
-    blocks = [_block(title, part, members) for title, part in titled if part]
+    gains = all(group.gain(task.measure) for _, part in titled for task in part for group in members)
+    blocks = [_block(title, part, members, gains) for title, part in titled if part]
     order = sorted(range(len(members)), key=lambda i: (blocks[0].average[i], blocks[0].ranks[0][i]))
-    gains = all(block.gains for block in blocks)
     averaged = any(len(block.titles) > 1 for block in blocks)
     remarks = ["Ranks are averaged over the tasks of one kind."] if averaged else []
     remarks += filter(None, [left_out([task for task in targets if task.higher_is_better], tasks, members)])
@@ -75,7 +77,6 @@ class _Block:
     cells: tuple[tuple[str, ...], ...]
     ranks: tuple[tuple[float, ...], ...]
     average: tuple[float, ...]
-    gains: bool
 
     @property
     def places(self) -> tuple[tuple[str, ...], ...]:
@@ -83,24 +84,24 @@ class _Block:
         return tuple(tuple(f"{rank:g}" for rank in column) for column in self.ranks)
 
 
-def _block(title: str, tasks: Sequence[MetricComparison], members: Sequence[Group]) -> _Block:
+def _block(title: str, tasks: Sequence[MetricComparison], members: Sequence[Group], gains: bool) -> _Block:
+    """Return the columns of these tasks, with gains over the base model or with scores."""
     from scipy.stats import rankdata
 
-    cells, ranks, gains = [], [], True
+    cells, ranks = [], []
     for contest in tasks:
         scale = scale_of(contest)
         over = [group.gain(contest.measure) for group in members]
         changes = [scale.gain(gain.value) for gain in over if gain]
         scores = [contest.value(group) for group in members]
-        gains &= len(changes) == len(members)
         digits = 1 if scale.factor != 1 else 2
-        numbers = [f"{value:+.{digits}f}" for value in changes] if len(changes) == len(members) else [
+        numbers = [f"{value:+.{digits}f}" for value in changes] if gains else [
             f"{scale.factor * score:.{digits}f}" for score in scores]  # fmt: skip
         cells.append(tuple(text.replace("-", "\N{MINUS SIGN}") for text in numbers))
         ranks.append(tuple(map(float, rankdata([-scale.gain(score) for score in scores]))))
     average = tuple(sum(column) / len(ranks) for column in zip(*ranks, strict=True))
     titles = tuple(drawable(names.task(scale_of(contest).task).short, 16) for contest in tasks)
-    return _Block(title, titles, tuple(cells), tuple(ranks), average, gains)
+    return _Block(title, titles, tuple(cells), tuple(ranks), average)
 
 
 def _draw_heat(sheet: Sheet, blocks: Sequence[_Block], trained: Sequence[Group], order: Sequence[int]) -> None:
@@ -190,15 +191,20 @@ def _draw_diagram(sheet: Sheet, members: Sequence[Group], ranks: Ranks) -> None:
             xytext=(-3 if on_left else 3, 0), textcoords="offset points", ha="right" if on_left else "left",
         )  # fmt: skip
         sheet.name(mark, f"{members[i].name}: average rank {rank:.2f}")
-    _draw_scale(axes, ranks, low, high)
+    _draw_scale(axes, ranks, low)
     axes.set(xlim=(low - pad, high + pad), ylim=(half + depth + 0.9, -2.9))
     axes.set_axis_off()
 
 
-def _draw_scale(axes: Any, ranks: Ranks, low: float, high: float) -> None:
-    """Draw the critical difference above the axis, where it is not longer than the axis."""
+def _shows_difference(ranks: Ranks) -> bool:
+    """Return whether the critical difference says something, and is not longer than the axis of the ranks."""
+    return bool(ranks.friedman_p < 0.05 and ranks.critical_difference <= len(ranks.average) - 1)
+
+
+def _draw_scale(axes: Any, ranks: Ranks, low: float) -> None:
+    """Draw the critical difference above the axis, where the caption names it."""
     length = ranks.critical_difference
-    if ranks.friedman_p < 0.05 and length <= high - low:
+    if _shows_difference(ranks):
         axes.plot([low, low + length], [-1.9, -1.9], color="black", linewidth=0.8)
         for end in (low, low + length):
             axes.plot([end, end], [-1.75, -2.05], color="black", linewidth=0.8)
