@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -14,6 +15,7 @@ from pyarrow import parquet
 from harness.report.archive import METADATA, NAME, OPTIONS, VERSIONS, container, members
 from harness.report.archive import verify as verification
 from harness.report.commands import run
+from harness.report.document import Column, Number
 
 ROOT = Path(__file__).parents[2]
 
@@ -316,7 +318,6 @@ def test_an_unknown_sweep_is_named_with_those_there_are(tmp_path, capsys):
 
 def test_every_number_of_the_tables_is_a_macro_bound_to_its_records(packed):
     from harness.report import figures, load
-    from harness.report.document import Number
     from harness.report.pages import report
     from harness.report.writers import folder
 
@@ -339,12 +340,29 @@ def test_every_number_of_the_tables_is_a_macro_bound_to_its_records(packed):
     assert lines[place + 1] == rf"\newcommand{{\resultMainIaThreeArcEasyAcc}}{{{100 * value:.1f}}}"
 
 
+def test_a_macro_reads_the_same_in_text_and_in_mathematics():
+    """A bare $-$ would end the formula in which a paper writes the number."""
+    from harness.report.writers import numbers
+
+    points = Column("gain", "Gain", "points", 100.0, 1)
+    gain = dict(numbers._parts(Number(-0.123, 0.01, signed=True, interval=(-0.15, 0.02)), points))
+    assert gain == {
+        "": r"\ensuremath{-}12.3", "Error": "1.0", "Low": r"\ensuremath{-}15.0", "High": r"\ensuremath{+}2.0",
+    }  # fmt: skip
+    p_value = dict(numbers._parts(Number(1e-6), Column("p", "p", p_values=True)))
+    assert p_value == {"": r"\ensuremath{<}~0.001"}
+    assert dict(numbers._parts(Number(4_884_480), Column("n", "n", digits=0))) == {"": "4{,}884{,}480"}
+
+
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs LaTeX")
 def test_the_macros_are_latex(packed, tmp_path):
     import subprocess
 
     shutil.copy(packed / "numbers.tex", tmp_path)
-    text = r"\documentclass{article}\begin{document}\input{numbers}\resultMainIaThreeArcEasyAcc\end{document}"
+    numbers = re.findall(r"\\newcommand\{(\\\w+)\}", (tmp_path / "numbers.tex").read_text())
+    assert len(numbers) > 100
+    used = "\n".join(rf"{one} and ${one} \pm {one}$" for one in numbers)  # a paper writes them in either way
+    text = rf"\documentclass{{article}}\begin{{document}}\input{{numbers}}\small {used}\end{{document}}"
     (tmp_path / "paper.tex").write_text(text)
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)

@@ -3,7 +3,7 @@ r"""`numbers.tex`: a LaTeX macro for every number of the tables, each with the r
 The text of a paper writes `\resultMainLoraArcEasyAcc` where the table shows 61.9, so that both change together. Names
 are made of the table, the row and the column, in letters alone: digits become words, since a macro's name has none. A
 standard error ends in `Error`, the ends of an interval in `Low` and `High`. Numbers are printed as in the tables,
-without their unit.
+without their unit, in text and in mathematics alike.
 """
 
 import re
@@ -55,11 +55,16 @@ def _of_row(
 def _parts(cell: Number, column: Column) -> Iterator[tuple[str, str]]:
     """Yield each number of a cell as the tables print it, with the end of its macro's name."""
     digits = digits_of(cell, column)
-    yield "", signs(value_text(cell, column))
+    yield "", _anywhere(value_text(cell, column))
     if cell.error is not None:
-        yield "Error", signs(fixed(cell.error * column.scale, digits))
+        yield "Error", _anywhere(fixed(cell.error * column.scale, digits))
     for name, end in zip(("Low", "High"), cell.interval or (), strict=False):
-        yield name, signs(fixed(end * column.scale, digits, cell.signed))
+        yield name, _anywhere(fixed(end * column.scale, digits, cell.signed))
+
+
+def _anywhere(text: str) -> str:
+    r"""Return a printed number that reads the same in text and in mathematics, as in $\resultX \pm \resultXError$."""
+    return re.sub(r"\$(.*?)\$", r"\\ensuremath{\1}", signs(text)).replace(",", "{,}")
 
 
 def macro(*parts: str) -> str:
