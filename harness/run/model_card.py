@@ -56,7 +56,7 @@ def eval_results(evaluations: Sequence[EvaluationRecord]) -> list[dict[str, Any]
         notes = [
             metric,
             f"{evaluation.num_fewshot}-shot",
-            f"{evaluation.num_items} items" + (" (the first)" if limit else ""),
+            f"{evaluation.num_items:,} items" + (" (the first)" if limit else ""),
         ]
         notes += [f"lm-eval {evaluation.provenance['lm_eval']}"] if "lm_eval" in evaluation.provenance else []
         entries.append(

@@ -52,10 +52,10 @@ def test_an_interval_is_wilsons_and_the_status_is_shown(read):
         "gone": "failed",
     }
     found = binomtest(round(0.478 * 1319), 1319).proportion_ci(method="wilson")
-    assert cells["good"]["gsm8k/accuracy"] == f"0.478 ({found.low:.3f} to {found.high:.3f})"
-    assert cells["zero"]["gsm8k/accuracy"] == "0.000 (0.000 to 0.003)"
+    assert cells["good"]["GSM8K accuracy (%)"] == f"47.8 ({100 * found.low:.1f} to {100 * found.high:.1f})"
+    assert cells["zero"]["GSM8K accuracy (%)"] == "0.0 (0.0 to 0.3)"
     lines = external.remarks(rows)
-    assert any("zero: gsm8k/accuracy is 0 of 1319 items" in line for line in lines)
+    assert any("zero: gsm8k/accuracy is 0 of 1,319 items" in line for line in lines)
     assert "gone is a run with the status failed" in lines
 
 
@@ -78,5 +78,5 @@ def test_eight_of_the_twelve_published_rows_share_one_rate():
     assert (len(rows), problems) == (12, [])
     lines = external.remarks(rows)
     assert any("8 of 12 rows share 1e-4" in line for line in lines)
-    assert any(line.startswith("ln_tuning") and "0 of 1319" in line for line in lines)
+    assert any(line.startswith("ln_tuning") and "0 of 1,319" in line for line in lines)
     assert {"LORA", "LORA (DoRA)", "LORA (rsLoRA)", "full"} <= {one.method for one in rows}

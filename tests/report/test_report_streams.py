@@ -35,8 +35,8 @@ def test_crossed_streams_are_attributed(tmp_path):
             scores[key] = row.scored[0].record.metrics["acc"].value
     assert len(scores) == 12
     parts = components(scores, NAMES)
-    assert [float(line["Standard deviation"].split()[0]) for line in shown(table)] == pytest.approx(
-        np.sqrt([p.variance for p in parts]), abs=6e-5
+    assert [float(line["Standard deviation (points)"].split()[0]) for line in shown(table)] == pytest.approx(
+        100 * np.sqrt([p.variance for p in parts]), abs=6e-3
     )
 
 

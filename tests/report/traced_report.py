@@ -297,9 +297,11 @@ def external(traced: Traced) -> Iterator[Claim]:
     for one in traced.files.external:
         yield cell("Published results", one["name"], "External row", one["name"])
         for name, score in one["scores"].items():
-            text = f"{score['value']:.3f}"
-            error = "" if score["stderr"] is None else f" \N{PLUS-MINUS SIGN} {score['stderr']:.3f}"
-            yield cell("Published results", one["name"], name, text + error)
+            text = f"{100 * score['value']:.1f}"
+            error = "" if score["stderr"] is None else f" \N{PLUS-MINUS SIGN} {100 * score['stderr']:.1f}"
+            assert name.endswith("/accuracy")
+            heading = f"{task_name(name.removesuffix('/accuracy'))} accuracy (%)"
+            yield cell("Published results", one["name"], heading, text + error)
         told = {
             "Trained parameters": f"{one['trainable_parameters']:,}",
             "Peak memory (GiB)": f"{one['peak_memory_bytes'] / GIB:.2f}",

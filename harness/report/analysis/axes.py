@@ -158,7 +158,7 @@ def _quality(scored: ScoredEvaluation, metric: str | None = None) -> list[Qualit
     if metric is None or metric not in scored.record.metrics:
         return []
     limit = scored.record.evaluation["limit"]
-    title = f"{scored.task} {metric}" + ("" if limit is None else f" ({scored.record.num_items} items)")
+    title = f"{scored.task} {metric}" + ("" if limit is None else f" ({scored.record.num_items:,} items)")
     higher = scored.record.metrics[metric].higher_is_better
     return [Quality(title, scored.role, Measure(scored.comparison_key, metric), higher, scored.task)]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.records.record import SCHEMA, ExternalRecord, Metric, write
+from harness.report import names
 from harness.report.analysis.axes import PARAMETERS, PEAK_MEMORY, SAVED, TRAIN_SECONDS
 from harness.report.analysis.comparable import Difference, differences
 from harness.report.analysis.facts import Facts, covered, effective_scale, text
@@ -70,7 +71,7 @@ def table(records: Sequence[ExternalRecord]) -> Table:
         Column("name", "External row", text=True),
         Column("method", "Method", text=True),
         Column("status", "Status", text=True),
-        *(Column(name, name, digits=3) for name in scores),
+        *(_column(name, records) for name in scores),
         *(replace(cost.column, better="") for cost in SHOWN),
     )
     rows = (
@@ -84,6 +85,15 @@ def table(records: Sequence[ExternalRecord]) -> Table:
     return Table.of(columns, rows, "not published", label="published_results", title="Published results")
 
 
+def _column(name: str, records: Sequence[ExternalRecord]) -> Column:
+    """Return the column of a published score: an accuracy in percent, as our own are."""
+    task, _, metric = name.rpartition("/")
+    values = [record.scores[name].value for record in records if name in record.scores]
+    if metric != "accuracy" or not all(0 <= value <= 1 for value in values):
+        return Column(name, name, digits=3)
+    return Column(name, f"{names.task(task).display} accuracy", "%", 100.0, 1)
+
+
 def remarks(records: Sequence[ExternalRecord]) -> list[str]:
     """Return what a reader must know: runs that did not end well, scores of zero, rates that methods share."""
     rows = [
@@ -92,8 +102,8 @@ def remarks(records: Sequence[ExternalRecord]) -> list[str]:
     for record in records:
         if record.status == _ENDED_WELL:
             rows += [
-                f"{record.name}: {name} is 0 of {record.num_items or 'all'} items, which says that the run is "
-                "broken and not how good the method is"
+                f"{record.name}: {name} is 0 of {f'{record.num_items:,}' if record.num_items else 'all'} items, which "
+                "says that the run is broken and not how good the method is"
                 for name, score in record.scores.items()
                 if score.higher_is_better and score.value == 0
             ]

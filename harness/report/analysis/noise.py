@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -142,11 +142,12 @@ def variance_tables(comparison: Comparison) -> list[Table]:
     """Return a table of components for each contest of the question in which a method's streams were crossed."""
     tables = []
     for contest in comparison.contests:
+        digits = 2 if contest.gains.unit else contest.digits + 1
         columns = (
             METHOD,
             Column("source", "Source", text=True),
             Column("seeds", "Seeds", digits=0),
-            Column("deviation", "Standard deviation", digits=contest.digits + 1),
+            replace(contest.gains, key="deviation", title="Standard deviation", digits=digits),
             Column("share", "Share of the variance", "%", 100.0, 0),
         )
         rows = (row for group in contest.ranked for row in _components(group, contest))

@@ -85,8 +85,8 @@ def _made(experiment: Experiment, emit: Emit) -> DataCheck:
     refusals = [*prepared.refusals, *wrong]
     if spec.on_contamination == "error":
         refusals += [
-            f"{shared.items_found} of {shared.items} items of {shared.name} share {overlap.NGRAM} words with training "
-            f"rows (data.on_contamination=error), for example {next(iter(shared.examples), '')}"
+            f"{shared.items_found:,} of {shared.items:,} items of {shared.name} share {overlap.NGRAM} words with "
+            f"training rows (data.on_contamination=error), for example {next(iter(shared.examples), '')}"
             for shared in overlaps
             if shared.items_found and shared.name in tasks
         ]
