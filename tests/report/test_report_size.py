@@ -9,6 +9,7 @@ import json
 import re
 
 import pytest
+import sized_tree
 
 from harness.report import frame, write
 from harness.report.analysis.comparison import Comparison
@@ -47,7 +48,7 @@ def test_items_are_read_once_and_draws_are_made_once(many, tmp_path, monkeypatch
 def test_a_task_of_too_many_outcomes_has_its_best_methods_in_the_page(many, monkeypatch):
     monkeypatch.setattr(items, "MOST_CELLS", 5 * 40 + 39)
     [packed] = items.tasks(Comparison(load([many])).groups)
-    task = json.loads(gzip.decompress(base64.b64decode(packed["data"])))
+    task = unpacked(packed)
     means = {
         group.label: outcomes(group, Measure(TASK.eval_id, "acc"))[0].mean()
         for group in Comparison(load([many])).groups
@@ -55,6 +56,24 @@ def test_a_task_of_too_many_outcomes_has_its_best_methods_in_the_page(many, monk
     assert len(task["groups"]) == 5
     assert task["left_out"] == RECIPES + 1 - 5
     assert min(means[group["label"]] for group in task["groups"]) >= sorted(means.values())[-5]
+
+
+def test_no_task_is_missing_where_all_outcomes_are_too_many(tmp_path, monkeypatch):
+    """The first task of a large study took the room of all others, and nothing said that they were gone."""
+    groups = Comparison(load([sized_tree.build(tmp_path / "runs", sized_tree.kinds(8))], "sized")).groups
+    whole = {task["title"]: len(unpacked(task)["groups"]) for task in items.tasks(groups)}
+    assert len(whole) == len(sized_tree.TASKS) + 1
+    assert {*whole.values()} == {9}
+    cells = 9 * (sum(sized_tree.TASKS.values()) + 100)
+    monkeypatch.setattr(items, "MOST_CELLS", cells // 2)
+    halved = {task["title"]: unpacked(task) for task in items.tasks(groups)}
+    assert halved.keys() == whole.keys()
+    assert {len(task["groups"]) for task in halved.values()} == {4}
+    assert {task["left_out"] for task in halved.values()} == {5}
+
+
+def unpacked(task):
+    return json.loads(gzip.decompress(base64.b64decode(task["data"])))
 
 
 def test_a_frame_has_every_run_with_a_label_of_its_own(many):

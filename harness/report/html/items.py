@@ -20,7 +20,7 @@ from harness.report.analysis.axes import Quality, qualities
 from harness.report.data.groups import Group
 from harness.report.data.items import NLL, ScoredEvaluation, read_columns, same_items
 
-MOST_CELLS = 400_000  # outcomes of all tasks; beyond, a task has its best methods alone, so that the page still opens
+MOST_CELLS = 400_000  # outcomes of all tasks; beyond, each has its best methods alone, so that the page still opens
 MOST_BYTES = 6_000_000  # of all tasks in the page; beyond, items on which methods agree most are shown without texts
 QUESTION_LENGTH, CHOICE_LENGTH, ANSWER_LENGTH = 700, 200, 400
 _SYMBOLS = "0123456789abcdefghijklmnopqrstuvwxyz"  # a count or the place of an answer, as one letter
@@ -48,17 +48,20 @@ class _Task:
 
 
 def tasks(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """Return the title of each task with its compressed data; none where no two methods answered the same items."""
-    cells, chosen = 0, []
-    for quality in qualities(groups, ("target", "retention", "test")):
+    """Return the title of each task with its compressed data; none where no two methods answered the same items.
+
+    Where all outcomes are too many, each task keeps the same share of its own, so that none is missing.
+    """
+    chosen = []
+    sizes = {quality: _cells(quality, groups) for quality in qualities(groups, ("target", "retention", "test"))}
+    every = sum(sizes.values())
+    for quality, cells in sizes.items():
         whole = _task(quality, groups)
         if whole is None:
             continue
-        task = whole.within(MOST_CELLS - cells)
-        if len(task.members) < 2:
-            break
-        cells += len(task.members) * len(task.names)
-        chosen.append((task, len(whole.members) - len(task.members)))
+        task = whole.within(cells if every <= MOST_CELLS else MOST_CELLS * cells // every)
+        if len(task.members) > 1:
+            chosen.append((task, len(whole.members) - len(task.members)))
     room = MOST_BYTES // max(1, len(chosen))
     packed = []
     for task, left_out in chosen:  # where a task has several settings the title holds the number of items
@@ -67,6 +70,12 @@ def tasks(groups: Sequence[Group]) -> list[dict[str, Any]]:
         title = f"{names.task(task.quality.task).display}, {names.metric(metric).display}{extra}"
         packed.append({"title": printable(title), "data": _packed(task, left_out, room)})
     return packed
+
+
+def _cells(quality: Quality, groups: Sequence[Group]) -> int:
+    """Return how many outcomes the methods have on a task, one for each item."""
+    scored = [group.evaluations.get(quality.measure.eval_id, ()) for group in groups if group.ok]
+    return sum(evaluations[0].record.num_items for evaluations in scored if evaluations)
 
 
 def _task(quality: Quality, groups: Sequence[Group]) -> _Task | None:
