@@ -53,6 +53,14 @@ class Number:
     emphasis: Literal["", "best", "second"] = ""
     marks: str = ""
 
+    @property
+    def shown_error(self) -> float | None:
+        """Return the error for people; None for zero: items that are all alike say nothing of it."""
+        return self.error or None
+
+
+ALIKE = "No error is given where all items are alike: that is no certainty."  # below tables with an error of zero
+
 
 @dataclass(frozen=True)
 class Text:
@@ -197,6 +205,11 @@ class Table:
         rows = tuple(tuple(row[i] for i in places) for row in self.rows)
         return replace(self, columns=tuple(self.columns[i] for i in places), rows=rows)
 
+    @property
+    def has_alike(self) -> bool:
+        """Return whether a number has an error of zero, which is not shown."""
+        return any(isinstance(cell, Number) and cell.error == 0 for row in self.rows for cell in row)
+
     def without_empty(self) -> Table:
         """Return the table without the columns in which every value is missing."""
         full = [key for key in self.keys if not all(isinstance(cell, Missing) for cell in self.cells(key))]
@@ -305,8 +318,8 @@ def spread_text(cell: Number, column: Column) -> str:
     """Return the error of a number and its interval, with the decimals of the value; "" where it has neither."""
     digits = digits_of(cell, column)
     text = ""
-    if cell.error is not None:
-        text += f"{PLUS_MINUS}{fixed(cell.error * column.scale, digits)}"
+    if cell.shown_error is not None:
+        text += f"{PLUS_MINUS}{fixed(cell.shown_error * column.scale, digits)}"
     if cell.interval is not None:
         ends = (fixed(end * column.scale, digits, cell.signed) for end in cell.interval)
         text += f" ({f'{NO_BREAK}to{NO_BREAK}'.join(ends)})"

@@ -326,7 +326,7 @@ def test_every_number_of_the_tables_is_a_macro_bound_to_its_records(packed):
     behind = report.details(comparison, drawn[1:], update=False)
     tables = folder.named_tables((*report.body(comparison, drawn), *behind))
     cells = [cell for table in tables.values() for row in table.rows for cell in row if isinstance(cell, Number)]
-    count = sum(1 + (cell.error is not None) + 2 * (cell.interval is not None) for cell in cells)
+    count = sum(1 + (cell.shown_error is not None) + 2 * (cell.interval is not None) for cell in cells)
     text = (packed / "numbers.tex").read_text()
     assert text.isascii()
     assert text.count(r"\newcommand") == count > 100

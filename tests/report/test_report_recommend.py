@@ -20,9 +20,11 @@ from harness.report.analysis.recommend import Need, advise, options, recommendat
 from harness.report.analysis.tradeoff import across, frontiers
 from harness.report.data.groups import grouped
 from harness.report.data.load import load
+from harness.report.document import ALIKE
 from harness.report.figures.bars import bars_of, gain_figure
 from harness.report.figures.style import scale_of
-from harness.report.pages import report
+from harness.report.pages import report, tables
+from harness.report.writers import tabular
 from tests.report.conftest import BASE, LORA, Kind, add_evaluation, add_run, evaluation, plain_text, shown
 
 ROOT = Path(__file__).parents[2]
@@ -238,6 +240,20 @@ def test_a_best_method_that_is_the_cheapest_too_has_no_cheaper_ones(runs):
 def test_the_tolerance_is_written_out(known, margin, words):
     lines = Comparison(dataclasses.replace(load([known]), margin=margin)).answer.lines
     assert f"Cheapest that is not worse by more than {words}: middle (" in lines[2]
+
+
+def test_equal_answers_have_no_error_of_zero(runs):
+    """No item differs from the base model's: that is no certainty that none would."""
+    look = evaluation("arc_easy", limit=ITEMS)
+    for kind, right in ((BASE, 500), (_kind("same", 10), 500), (_kind("other", 10), 600)):
+        _add(runs, kind, right, None if kind is BASE else True, look)
+    [table] = tables.tasks(Comparison(load([runs])).ordered)
+    deltas = {row["Method"]: row["Delta to base (points)"] for row in shown(table)}
+    assert deltas == {"Base model": "\N{EN DASH}", "other": "+10.0 \N{PLUS-MINUS SIGN} 0.9", "same": "+0.0"}
+    assert [note.text for note in table.notes] == [ALIKE]
+    same = next(line for line in tabular.tabular(table).splitlines() if line.startswith("same"))
+    assert same.count(r"\pm") == same.count(r"\phantom{\,{\scriptsize$\pm$") + 1, "the score alone has an error"
+    assert [row["acc/difference_stderr"] for row in table.records()][-1] == 0.0, "data files keep the number"
 
 
 def test_without_any_verdict_no_method_is_called_best(runs):

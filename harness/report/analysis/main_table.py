@@ -14,6 +14,7 @@ from harness.report.analysis.claims import FEWEST_ITEMS, Claims, MetricCompariso
 from harness.report.data.groups import METHOD, Group, Measure, at_chance, count_of_seeds, headline
 from harness.report.display import capital, several
 from harness.report.document import (
+    ALIKE,
     DAGGER,
     LETTERS,
     Cell,
@@ -69,9 +70,8 @@ def main_table(inputs: Inputs) -> Table:
         of_key = [task for task in tasks if key == task.column.key or (key == AVERAGE and task.groups)]
         decides = all(task.num_items >= FEWEST_ITEMS and task.groups for task in of_key)
         table = ranked(table, key, competing) if key in table.keys and decides else table
-    return replace(
-        table, notes=tuple(_notes(inputs, tasks, footnotes)), caption=_caption(tasks, inputs)
-    ).without_empty()
+    notes = (*_notes(inputs, tasks, footnotes), *([Note(ALIKE)] if table.has_alike else []))
+    return replace(table, notes=notes, caption=_caption(tasks, inputs)).without_empty()
 
 
 def _score_fields(tasks: Sequence[MetricComparison], inputs: Inputs) -> Iterator[Field]:

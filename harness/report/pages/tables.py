@@ -24,7 +24,7 @@ from harness.report.data.groups import METHOD, Group, Measure, headline
 from harness.report.data.items import ScoredEvaluation
 from harness.report.data.rows import Row
 from harness.report.display import GIBIBYTE, MEBIBYTE, collected, mean
-from harness.report.document import Cell, Column, Missing, Number, Table, Text, Value, value_text
+from harness.report.document import ALIKE, Cell, Column, Missing, Note, Number, Table, Text, Value, value_text
 
 if TYPE_CHECKING:
     from harness.stats import SeedEstimate
@@ -135,7 +135,8 @@ def _task(eval_id: str, members: Sequence[Group]) -> Table:
         rows.append((_named(group), *cells))
     title = task_title(first)
     label = f"task_{first.task}".replace("/", "_")
-    return Table(tuple(columns), tuple(rows), label=label, title=title).without_empty()
+    table = Table(tuple(columns), tuple(rows), label=label, title=title).without_empty()
+    return replace(table, notes=(Note(ALIKE),)) if table.has_alike else table
 
 
 def task_title(scored: ScoredEvaluation) -> str:

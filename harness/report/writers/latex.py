@@ -72,7 +72,7 @@ def floats(table: Table) -> list[str]:
 def _caption(table: Table, shows_errors: bool) -> str:
     """Return the caption of a table; where it does not say so itself, with the meaning of the errors in the table."""
     caption = table.caption or f"{table.title}."
-    has_errors = any(isinstance(cell, Number) and cell.error is not None for row in table.rows for cell in row)
+    has_errors = any(isinstance(cell, Number) and cell.shown_error is not None for row in table.rows for cell in row)
     is_defined = "standard error" in caption or not (has_errors and shows_errors)
     return caption if is_defined else f"{caption} {ERROR}"
 
@@ -136,8 +136,8 @@ def _highest_errors(table: Table) -> list[Note]:
     highest: dict[tuple[str, str], tuple[float, str]] = {}
     for column in table.columns:
         for cell in table.cells(column.key):
-            if isinstance(cell, Number) and cell.error is not None:
-                error = cell.error * column.scale, fixed(cell.error * column.scale, digits_of(cell, column))
+            if isinstance(cell, Number) and (spread := cell.shown_error) is not None:
+                error = spread * column.scale, fixed(spread * column.scale, digits_of(cell, column))
                 quantity = (column.spanner or column.title, column.unit)
                 highest[quantity] = max(error, highest.get(quantity, error))
     texts = [f"{text}{f' {unit}' if unit else ''} ({name})" for (name, unit), (_, text) in highest.items()]

@@ -56,8 +56,8 @@ def _parts(cell: Number, column: Column) -> Iterator[tuple[str, str]]:
     """Yield each number of a cell as the tables print it, with the end of its macro's name."""
     digits = digits_of(cell, column)
     yield "", _anywhere(value_text(cell, column))
-    if cell.error is not None:
-        yield "Error", _anywhere(fixed(cell.error * column.scale, digits))
+    if cell.shown_error is not None:
+        yield "Error", _anywhere(fixed(cell.shown_error * column.scale, digits))
     for name, end in zip(("Low", "High"), cell.interval or (), strict=False):
         yield name, _anywhere(fixed(end * column.scale, digits, cell.signed))
 

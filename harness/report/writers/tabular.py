@@ -85,7 +85,8 @@ class _Parts:
     def of(cell: Number, column: Column) -> _Parts:
         whole, decimals = _at_point(value_text(cell, column))
         digits = digits_of(cell, column)
-        error = ("", "") if cell.error is None else _at_point(fixed(cell.error * column.scale, digits))
+        spread = cell.shown_error
+        error = ("", "") if spread is None else _at_point(fixed(spread * column.scale, digits))
         ends = [fixed(end * column.scale, digits, cell.signed) for end in cell.interval or ()]
         return _Parts(whole, decimals, *error, f" ({' to '.join(ends)})" if ends else "", cell.marks)
 
