@@ -1,6 +1,7 @@
 """Typed tables and their writers: one set of cells, and what each writer makes of it."""
 
 import csv
+import dataclasses
 import io
 import math
 import re
@@ -11,6 +12,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from harness.records import record
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
 from harness.report.document import (
@@ -30,7 +32,7 @@ from harness.report.document import (
 )
 from harness.report.html import section_html, table_html
 from harness.report.pages import report
-from harness.report.writers import latex
+from harness.report.writers import latex, numbers
 from harness.report.writers.folder import named_tables, table_csv, with_own_labels
 from harness.report.writers.markdown import section_text, table_text, to_markdown
 from harness.report.writers.tabular import tabular
@@ -228,6 +230,23 @@ def test_tables_of_one_label_are_numbered_whatever_the_label_and_however_often()
     text = latex.document(with_own_labels([Section("A", (wide, wide))]))
     written = re.findall(r"\\label\{(.*?)\}", text)
     assert len(written) == len({*written}) >= 4, "parts of the first are not named as the second table is"
+
+
+def test_a_task_of_any_name_has_a_label_that_latex_and_a_folder_take(runs):
+    odd = "mine/100% #hard ~ {eq}-bench"
+    for kind in (BASE, LORA):
+        path = add_evaluation(add_run(runs, kind), kind, LOOKS[2])
+        scores = record.read(record.EvaluationRecord, path)
+        record.write(dataclasses.replace(scores, evaluation={**scores.evaluation, "task": odd}), path)
+    comparison = Comparison(load([runs]))
+    [label] = [label for label in named_tables(report.details(comparison)) if label.startswith("task_")]
+    assert label == "task_mine_100_hard_eq_bench"
+    [macro] = [
+        line
+        for line in numbers.to_latex(comparison, named_tables(report.details(comparison))).splitlines()
+        if line.startswith(f"% {label}, lora, acc:")
+    ]
+    assert macro.endswith(" metrics.acc.value"), "with the field that it comes from"
 
 
 def test_two_settings_of_one_task_have_labels_of_their_own_in_the_appendix_and_on_the_page(runs):

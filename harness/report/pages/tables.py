@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -134,9 +135,13 @@ def _task(eval_id: str, members: Sequence[Group]) -> Table:
             cells.append(_missing(group) if loss is None else Number(math.exp(loss.value)))
         rows.append((_named(group), *cells))
     title = task_title(first)
-    label = f"task_{first.task}".replace("/", "_")
-    table = Table(tuple(columns), tuple(rows), label=label, title=title).without_empty()
+    table = Table(tuple(columns), tuple(rows), label=task_label(first.task), title=title).without_empty()
     return replace(table, notes=(Note(ALIKE),)) if table.has_alike else table
+
+
+def task_label(task: str) -> str:
+    """Return the label of a task's table: a name of a file and of a LaTeX label, whatever the task is called."""
+    return f"task_{re.sub(r'[^0-9A-Za-z]+', '_', task)}"
 
 
 def task_title(scored: ScoredEvaluation) -> str:

@@ -14,6 +14,7 @@ from harness.report.analysis.axes import HOLDERS
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import Group
 from harness.report.document import Cell, Column, Number, Table, Text, digits_of, fixed, value_text
+from harness.report.pages.tables import task_label
 from harness.report.writers.tabular import signs
 
 NAME = "numbers.tex"
@@ -89,7 +90,7 @@ def _field(group: Group, label: str, key: str) -> str:
         part = next(part for part, quantities in HOLDERS.items() if key in quantities)
         return f"/record.json attempts[-1].{key if part == 'current' else f'{part}.{key}'}"
     for scored in (evaluations[0] for evaluations in group.evaluations.values()) if group.measured else ():
-        table = f"task_{re.sub(r'[^0-9A-Za-z]+', '_', scored.task)}"
+        table = task_label(scored.task)
         for metric in scored.record.metrics:
             if key in (f"{scored.task}/{metric}", f"{scored.role}_{metric}") or (label, key) == (table, metric):
                 return f"/evaluations/{scored.record.eval_id}.json metrics.{metric}.value"
