@@ -4,7 +4,9 @@ import dataclasses
 
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
+from harness.report.pages import setup
 from harness.report.pages.checklist import UNCOMMITTED, to_latex, to_markdown
+from harness.report.writers import prose
 
 
 def answer(page: str, question: str) -> str:
@@ -36,3 +38,17 @@ def test_runs_with_uncommitted_changes_cannot_be_called_reproducible(tree):
     assert answer(to_markdown(changed), question).startswith("to be answered by the author.")
     assert UNCOMMITTED in answer(to_markdown(changed), question)
     assert UNCOMMITTED in to_latex(changed)
+
+
+def test_trials_that_have_read_the_test_are_named_in_the_checklist_as_in_the_setup(tuned_report):
+    loaded = load([tuned_report.parent / "runs"], "tuned")
+    read = dataclasses.replace(
+        loaded, trials=tuple(dataclasses.replace(trial, test_reads=1) for trial in loaded.trials)
+    )
+    for given, words, setup_words in (
+        (loaded, "only selected settings were tested", "The test sets were used only for the final runs"),
+        (read, "other settings were evaluated on the test sets too", "other runs were evaluated on the test sets too"),
+    ):
+        comparison = Comparison(given)
+        assert words in answer(to_markdown(comparison), "Experimental setting/details")
+        assert setup_words in "".join(map(prose.plain, setup.paragraphs(comparison)))

@@ -12,7 +12,7 @@ from harness.report.analysis import axes
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import Group, count_of_seeds
 from harness.report.display import GIBIBYTE, lowered, quantity, several
-from harness.report.pages import notes
+from harness.report.pages import hyperparameters, notes
 from harness.report.pages.protocol import COMMIT_DIGITS, UNKNOWN, devices
 from harness.report.writers.tex import breakable
 from harness.sources.packages import conf_dir
@@ -95,7 +95,11 @@ def _details(comparison: Comparison) -> Answered:
     chosen = "no hyper-parameter was selected within this comparison"
     if tuning:
         settings = several([lowered(names.setting(key).display) for key in tuning.settings])
-        chosen = f"each method was tuned over {settings} on validation rows; only selected settings were tested"
+        readers = hyperparameters.test_readers(comparison.loaded)
+        tested = (
+            "other settings were evaluated on the test sets too" if readers else "only selected settings were tested"
+        )
+        chosen = f"each method was tuned over {settings} on validation rows; {tested}"
     where = "Splits, hyper-parameters and training are in the setup section and the appendix"
     return "Yes" if comparison.trained else "NA", f"{where}; {chosen}."
 
