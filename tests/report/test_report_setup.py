@@ -3,12 +3,13 @@
 import dataclasses
 
 import pytest
+import sized_tree
 
 from harness.config.experiment import digest
 from harness.records import record
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
-from harness.report.pages import checklist, notes, setup
+from harness.report.pages import checklist, notes, report, setup
 from harness.report.writers import prose
 from tests.report.conftest import BASE, DORA, LOOKS, LORA, add_evaluation, add_run
 
@@ -134,3 +135,18 @@ def test_what_seeds_change_is_said_as_it_is(runs, resample):
     assert ("not the choice of training rows" in checked) == (resample is None)
     assert ("the rows themselves, which each seed draws with replacement." in limits) == bool(resample)
     assert ("training rows drawn with replacement)" in checked) == bool(resample)
+
+
+def test_what_a_sweep_varied_beside_the_methods_is_not_called_identical(tmp_path):
+    loaded = load([sized_tree.build(tmp_path / "runs", sized_tree.kinds(3))], "sized")
+
+    def words(*more):
+        varies = ("method", "train.lr", *more)
+        comparison = Comparison(dataclasses.replace(loaded, sweep=dataclasses.replace(loaded.sweep, varies=varies)))
+        [section] = [one for one in report.body(comparison) if one.title == "What was compared"]
+        return section.blocks[1]
+
+    assert words() == words("method.r") == report.EQUAL
+    assert words("train.global_batch_size") == (
+        "Declared to vary: method, train.lr, train.global_batch_size. Everything else is equal."
+    )

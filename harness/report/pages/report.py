@@ -12,6 +12,7 @@ from harness.report import names
 from harness.report.analysis import axes, contamination, external, multiverse, noise, remarks, tested_claims, verdicts
 from harness.report.analysis.comparable import without_base
 from harness.report.analysis.comparison import Comparison
+from harness.report.analysis.facts import METHOD_AND_RATE
 from harness.report.analysis.recommend import recommendations
 from harness.report.analysis.tested_claims import tested
 from harness.report.analysis.tradeoff import across, frontiers, matched, matched_pairs
@@ -149,8 +150,9 @@ def _compared(comparison: Comparison) -> Iterator[Block]:
     yield Bullets(tuple(f"{paragraph.title}: {prose.plain(paragraph)}" for paragraph in paragraphs))
     differing = [*guard.notes(comparison.names), *without_base(groups)]
     if sum(group.trained for group in groups) > 1:
-        declared = f"Declared to vary: {', '.join(guard.declared) or 'nothing'}."
-        yield f"{declared} Everything else is equal, except:" if differing else EQUAL
+        declared = f"Declared to vary: {', '.join(guard.declared) or 'nothing'}. Everything else is equal"
+        own = all(key in METHOD_AND_RATE or key.startswith("method.") for key in guard.declared)
+        yield f"{declared}, except:" if differing else EQUAL if own else f"{declared}."
     yield Bullets((*differing, *remarks.lines(groups, comparison.loaded)))
 
 
