@@ -208,8 +208,8 @@ def use(traced: Traced) -> Iterator[Claim]:
                     "Rows": row[2],
                     "First token (ms)": amount(1000 * np.mean([one["time_to_first_token_seconds"] for one in speeds])),
                     "Tokens/s": amount(np.mean([one["tokens_per_second"] for one in speeds])),
-                    "Weights (MiB)": amount(np.mean([one["weight_bytes"] for one in served]) / 2**20),
-                    "Peak memory (MiB)": amount(np.mean([one["peak_memory_bytes"] for one in served]) / 2**20),
+                    "Weights (GiB)": f"{np.mean([one['weight_bytes'] for one in served]) / 2**30:.2f}",
+                    "Peak memory (GiB)": f"{np.mean([one['peak_memory_bytes'] for one in served]) / 2**30:.2f}",
                 }
                 yield from (cell(section, row, column, text) for column, text in told.items())
         if not found or not line.ok or line.is_base:

@@ -320,8 +320,8 @@ def inference_tables(groups: Sequence[Group]) -> list[Table]:
         Column("rows", "Rows", digits=0),
         Column("first_token", "First token", "ms", _MILLI),
         Column("tokens_per_second", "Tokens/s"),
-        Column("weight_bytes", "Weights", "MiB", 1 / MEBIBYTE),
-        Column("peak_memory_bytes", "Peak memory", "MiB", 1 / MEBIBYTE),
+        Column("weight_bytes", "Weights", "GiB", 1 / GIBIBYTE, 2),
+        Column("peak_memory_bytes", "Peak memory", "GiB", 1 / GIBIBYTE, 2),
     )
     beside = (
         METHOD,
