@@ -242,6 +242,24 @@ def test_the_tolerance_is_written_out(known, margin, words):
     assert f"Cheapest that is not worse by more than {words}: middle (" in lines[2]
 
 
+@pytest.mark.parametrize("alike", [True, False])
+def test_methods_that_are_level_share_an_interval_or_it_is_said_whose_it_is(runs, alike):
+    """700 of 1,000 either way: the one adds 200 to the base model's, the other wins 500 and loses 300."""
+    look = evaluation("arc_easy", limit=ITEMS)
+    _add(runs, BASE, 500, None, look)
+    for name in ("first", "second"):
+        for seed in range(3):
+            folder = _add(runs, _kind(name, 10), 700, True, look, seed)
+            if name == "second" and not alike:
+                [path] = folder.glob("evaluations/*.parquet")
+                columns = parquet.read_table(path).to_pydict()
+                parquet.write_table(pyarrow.table({**columns, "metric/acc": columns["metric/acc"][::-1]}), path)
+    [line, *_] = map(plain_text, Comparison(load([runs])).answer.lines)
+    assert line.startswith("first and second ")
+    assert (" CI of first +" in line) == (not alike)
+    assert (" CI +" in line) == alike
+
+
 def test_equal_answers_have_no_error_of_zero(runs):
     """No item differs from the base model's: that is no certainty that none would."""
     look = evaluation("arc_easy", limit=ITEMS)

@@ -119,7 +119,7 @@ def _best(result: Claims) -> str:
         same = f"0 of {contest.num_items:,} answers differ" if pair.differing == 0 else ""
         parts.append(same or contest.gain_shown(pair.result.difference))
         if pair.interval:
-            parts.append(f"simultaneous 95{NO_BREAK}% CI {contest.ends_shown(pair.interval)}")
+            parts.append(f"simultaneous 95{NO_BREAK}% CI{_whose(pair, result)} {contest.ends_shown(pair.interval)}")
         verdict = _against_base(pair)
         parts += [verdict] if verdict else []
     sentence = f"{claim}: {value} ({', '.join(parts)})." if parts else f"{claim}: {value}."
@@ -128,6 +128,14 @@ def _best(result: Claims) -> str:
     if result.comparison is None and len(contest.members) > 1:
         sentence += " Differences cannot be tested: no items can be paired."
     return sentence
+
+
+def _whose(pair: Pair, result: Claims) -> str:
+    """Return whose interval it is, where methods with the score of the best have other ones; else ""."""
+    level = _level_with(pair.a, result)
+    ends = [other.interval for other in result.against_base if other.a in level]
+    shown_ends = {result.contest.ends_shown(interval) for interval in (pair.interval, *ends) if interval}
+    return f" of {pair.a.name}" if len(shown_ends) > 1 else ""
 
 
 def _level_with(best: Group, result: Claims) -> list[Group]:
