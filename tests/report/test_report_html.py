@@ -141,7 +141,16 @@ def test_links_lead_to_files_that_are_there_and_anchors_to_places_of_the_page(pa
     anchors = [link[1:] for link in found.links if link.startswith("#")]
     assert {*anchors} <= {*found.ids}
     beside = {link for link in found.links if not link.startswith("#")}
-    assert beside >= {"report.md", "appendix.md", "records.csv", "records.parquet", "tables", "figures"}
+    assert beside >= {
+        "report.md",
+        "appendix.md",
+        "setup.md",
+        "checklist.md",
+        "records.csv",
+        "records.parquet",
+        "tables",
+        "figures",
+    }
     assert all((path.parent / link).exists() for link in beside)
     assert len(found.ids) == len({*found.ids})
 

@@ -38,7 +38,8 @@ from harness.report.html import items, overview
 
 _FOLDER = Path(__file__).parent
 _FILES = {
-    "report.md": "Report", "appendix.md": "Appendix", "records.csv": "records.csv",
+    "report.md": "Report", "appendix.md": "Appendix", "setup.md": "Experimental setup", "checklist.md": "Checklists",
+    "records.csv": "records.csv",
     "records.parquet": "records.parquet", "tuning.csv": "tuning.csv",
     "tables": "Tables (LaTeX)", "figures": "Figures (PDF, SVG, PNG)",
     "update.md": "Shape of the updates",

@@ -89,7 +89,7 @@ def show(check: DataCheck, card: Path, console: Console | None = None) -> None:
     console = console or Console(width=None if Console().is_terminal else 120, highlight=False)
     console.print(Styled(printable(f"{check.data} for {check.model}"), style="bold"))
     grid = Grid(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-    for name in ("What", "Number", "Of it", "For example"):
+    for name in ("Check", "Number", "Detail", "Example"):
         grid.add_column(name, justify="right" if name == "Number" else "left", overflow="fold")
     for cells in _terminal(check):
         grid.add_row(*(Styled(printable(cell)) for cell in cells))
