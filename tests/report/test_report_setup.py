@@ -150,3 +150,22 @@ def test_what_a_sweep_varied_beside_the_methods_is_not_called_identical(tmp_path
     assert words("train.global_batch_size") == (
         "Declared to vary: method, train.lr, train.global_batch_size. Everything else is equal."
     )
+
+
+def test_every_version_and_every_commit_of_the_runs_is_named(runs):
+    def made_with(torch, commit, changes):
+        def changed(run):
+            facts = {**run.current.provenance, "commit": commit * 40, "uncommitted_changes": changes}
+            facts["versions"] = {**facts["versions"], "torch": torch}
+            return dataclasses.replace(run, attempts=(dataclasses.replace(run.current, provenance=facts),))
+
+        return changed
+
+    add(runs, BASE, made_with("2.12.0", "a", False))
+    add(runs, LORA, made_with("2.12.0", "a", False))
+    add(runs, DORA, made_with("2.13.0", "b", True))
+    text = text_of(runs, "Hardware and compute")
+    assert "PyTorch 2.12.0 and 2.13.0" in text
+    assert "PEFT 0.19.0" in text
+    expected = f"harness 0.1.0, commit {'a' * 12}; harness 0.1.0, commit {'b' * 12}, with uncommitted changes."
+    assert text.endswith(f"The code is {expected}")

@@ -112,11 +112,9 @@ def _compute(comparison: Comparison) -> Section:
     every = comparison.attempts
     if not every:
         return "Hardware and compute", [_NOT_OURS] if comparison.trained else []
-    facts = every[-1].provenance
-    versions = facts.get("versions") or {}
-    tools = joined(
-        [[f"{name} {versions[key]}", Cite(keys)] for key, (name, keys) in _TOOLS.items() if versions.get(key)]
-    )
+    versions = [attempt.provenance.get("versions") or {} for attempt in every]
+    used = {key: list(dict.fromkeys(str(own[key]) for own in versions if own.get(key))) for key in _TOOLS}
+    tools = joined([[f"{name} {several(used[key])}", Cite(keys)] for key, (name, keys) in _TOOLS.items() if used[key]])
     failed = [attempt for attempt in every if attempt.status != "ok"]
     total, lost = (sum(map(axes.device_seconds, part)) / axes.HOUR for part in (every, failed))
     lost_text = f", of which {quantity(lost)} in the {len(failed):,} that failed" if failed else "; none failed"
@@ -137,12 +135,16 @@ def _compute(comparison: Comparison) -> Section:
         parts.append(" Energy and CO2 emissions were not measured.")
     if tools:
         parts += [" Software: ", *tools, "."]
-    commit = str(facts.get("commit") or UNKNOWN)[:COMMIT_DIGITS]
-    parts.append(
-        f" The code is harness {facts.get('harness') or UNKNOWN}, commit {commit}"
-        + (", with uncommitted changes." if facts.get("uncommitted_changes") else ".")
-    )
+    parts.append(f" The code is {'; '.join(dict.fromkeys(map(_code, every)))}.")
     return "Hardware and compute", parts
+
+
+def _code(attempt: Attempt) -> str:
+    """Return the program that made an attempt: harness 0.1.0, commit 0123456789ab, with uncommitted changes."""
+    facts = attempt.provenance
+    commit = str(facts.get("commit") or UNKNOWN)[:COMMIT_DIGITS]
+    changes = ", with uncommitted changes" if facts.get("uncommitted_changes") else ""
+    return f"harness {facts.get('harness') or UNKNOWN}, commit {commit}{changes}"
 
 
 def devices(every: Sequence[Attempt]) -> list[str]:
