@@ -11,7 +11,7 @@ from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
 from harness.report.pages import checklist, notes, report, setup
 from harness.report.writers import prose
-from tests.report.conftest import BASE, DORA, LOOKS, LORA, add_evaluation, add_run
+from tests.report.conftest import BASE, DORA, LOOKS, LORA, add_evaluation, add_run, evaluation
 
 
 def add(runs, kind, change=lambda run: run, seed=0):
@@ -169,3 +169,21 @@ def test_every_version_and_every_commit_of_the_runs_is_named(runs):
     assert "PEFT 0.19.0" in text
     expected = f"harness 0.1.0, commit {'a' * 12}; harness 0.1.0, commit {'b' * 12}, with uncommitted changes."
     assert text.endswith(f"The code is {expected}")
+
+
+def test_every_setting_in_which_a_task_was_asked_is_named_once(runs):
+    """Prompting the base model with examples is an option beside training: the setup names both."""
+    for kind, shots in ((BASE, (None, 5)), (LORA, (None,)), (DORA, (None,))):
+        folder = add_run(runs, kind)
+        for count in shots:
+            add_evaluation(folder, kind, evaluation("arc_easy", num_fewshot=count))
+    text = text_of(runs, "Evaluation")
+    zero, five = (
+        "ARC-Easy (accuracy, 0-shot, the first 300 items)",
+        "ARC-Easy (accuracy, 5-shot, the first 300 items)",
+    )
+    assert text.count(zero) == text.count(five) == 1
+    comparison = Comparison(load([runs]))
+    assert checklist.to_markdown(comparison).count("ARC-Easy: 300 items") == 1
+    origin = next(one for one in report.details(comparison) if one.title == "Reproduction").blocks[1].lines
+    assert [line for line in origin if line.startswith("task ")] == ["task ARC-Easy: license not recorded"]

@@ -72,10 +72,10 @@ class Comparison:
 
     @cached_property
     def tasks(self) -> list[ScoredEvaluation]:
-        """Return one evaluation of each task of lm-eval, in their order."""
+        """Return one evaluation of each task of lm-eval in each setting, in their order."""
         every = (scored[0] for group in self.groups if group.ok for scored in group.evaluations.values())
         official = (scored for scored in every if scored.record.evaluation["kind"] == "lm_eval")
-        return list({scored.task: scored for scored in official}.values())
+        return list({scored.comparison_key: scored for scored in official}.values())
 
     @cached_property
     def guard(self) -> Guard:

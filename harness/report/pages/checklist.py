@@ -176,7 +176,9 @@ def _sizes(comparison: Comparison) -> Answered:
         f"{count.train_rows:,} training, {count.validation_rows:,} validation, {count.test_rows:,} test rows"
         for count in counts
     )
-    items = [f"{names.task(contest.task).display}: {contest.record.num_items:,} items" for contest in comparison.tasks]
+    items = dict.fromkeys(
+        f"{names.task(scored.task).display}: {scored.record.num_items:,} items" for scored in comparison.tasks
+    )
     return ("Yes", f"{'; '.join([*listed, *items])}.") if listed else _UNANSWERED
 
 

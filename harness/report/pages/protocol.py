@@ -85,7 +85,7 @@ def _evaluation(comparison: Comparison) -> Section:
     if scored:
         stated = ", ".join(version or f"(version {UNKNOWN})" for version in versions)
         parts += [f" We evaluate with lm-evaluation-harness {stated}", Cite(("gao2024lmeval",)), " on "]
-    listed: list[list[Part]] = []
+    listed: dict[str, list[Part]] = {}  # settings that a reader cannot tell apart are named once
     for evaluation in scored:
         name, metric = names.task(evaluation.task), names.metric(headline(evaluation) or "")
         shots = evaluation.record.num_fewshot
@@ -95,8 +95,9 @@ def _evaluation(comparison: Comparison) -> Section:
             f"{first_of}{evaluation.record.num_items:,} items",
             *(["retention"] if evaluation.role == "retention" else []),
         ]
-        listed.append([name.display, Cite(name.cite), f" ({', '.join(facts)})"])
-    parts += [*joined(listed), "."] if scored else []
+        text = f" ({', '.join(facts)})"
+        listed.setdefault(f"{name.display}{text}", [name.display, Cite(name.cite), text])
+    parts += [*joined([*listed.values()]), "."] if scored else []
     first = [scored[0] for group in comparison.groups if group.ok for scored in group.evaluations.values()]
     held = {evaluation.task: evaluation for evaluation in first if evaluation.heldout}
     losses = [f"{evaluation.record.num_items:,} {evaluation.role} rows" for evaluation in held.values()]

@@ -265,6 +265,7 @@ def _external(comparison: Comparison) -> Iterator[Block]:
 def _origin(comparison: Comparison) -> Iterator[str]:
     """Yield where the runs come from, and the license of each task's own data."""
     yield from notes.origin(comparison.loaded)
-    for scored in comparison.tasks:
-        license = scored.record.provenance.get("license") or names.UNKNOWN
-        yield f"task {names.task(scored.task).display}: license {license}"
+    yield from dict.fromkeys(
+        f"task {names.task(scored.task).display}: license {scored.record.provenance.get('license') or names.UNKNOWN}"
+        for scored in comparison.tasks
+    )
