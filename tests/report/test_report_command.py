@@ -20,7 +20,7 @@ from harness.report.data.load import load
 from harness.report.writers.flat import columns
 from harness.report.writers.mirrors import Mirror, log_comparison
 from harness.report.writers.terminal import show
-from tests.report.conftest import HOSTILE, LORA, add_run
+from tests.report.conftest import BASE, HOSTILE, LOOKS, LORA, add_evaluation, add_run
 
 ROOT = Path(__file__).parents[2]
 
@@ -153,6 +153,24 @@ def test_a_comparison_is_really_logged_offline(tree, tmp_path, monkeypatch):
     assert first["difference_low"] < first["difference"] < first["difference_high"]
     assert len(list(below.rglob("media/images/figures/overview_*.png"))) == 1
     assert len(list(below.rglob("run-sweep-methods.wandb"))) == 1
+
+
+def test_settings_of_several_types_are_logged_as_text(runs, tmp_path, monkeypatch):
+    """W&B refuses a table with a column of words and switches, and nothing of the comparison was logged."""
+    monkeypatch.chdir(tmp_path)
+    add_evaluation(add_run(runs, BASE), BASE, LOOKS[2])
+    for place, value in enumerate(("gaussian", True, 8)):
+        kind = dataclasses.replace(LORA, lr=1e-4 * (place + 1), settings={"init": value})
+        add_evaluation(add_run(runs, kind), kind, LOOKS[2])
+    report = tmp_path / "report"
+    report.mkdir()
+    (report / "report.md").write_text("# report\n")
+    below = tmp_path / "below"
+    log_comparison(Comparison(load([runs])), "mixed", report, Mirror(mode="offline", folder=below))
+    [path] = below.rglob("media/table/comparison_0_*.table.json")
+    table = json.loads(path.read_text())
+    place = table["columns"].index("method.init")
+    assert [line[place] for line in table["data"]] == [None, "gaussian", "true", "8"]
 
 
 def test_a_report_is_logged_once_to_one_place_and_again_once_it_has_changed(tree, tmp_path, monkeypatch):

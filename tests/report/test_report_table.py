@@ -12,7 +12,7 @@ from harness.report import frame
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
 from harness.report.pages import report
-from harness.report.writers.flat import columns, flat, to_csv, write_parquet
+from harness.report.writers.flat import columns, flat, of_one_type, to_csv, write_parquet
 from tests.report.conftest import BASE, DORA, LOOKS, LORA, TASK_ITEMS, add_evaluation, add_run, evaluation
 
 IDENTITY = ["label", "method", "model", "data", "learning_rate"]
@@ -101,6 +101,14 @@ def test_settings_of_several_types_and_lists_are_kept(runs, tmp_path):
     read_back = dict(zip(table["learning_rate"].to_pylist(), table["method.target"].to_pylist(), strict=True))
     texts = ["all_linear", '["q_proj", "v_proj"]', "true", "8", "0.5", None]
     assert [read_back[1e-4 * (i + 1)] for i in range(len(values))] == texts
+
+
+def test_a_column_has_one_type_and_whole_numbers_are_numbers():
+    assert of_one_type([1, 0.5, None]) == [1, 0.5, None]
+    assert of_one_type([True, None, False]) == [True, None, False]
+    assert of_one_type([True, 2]) == ["true", "2"]
+    assert of_one_type(["pissa", True, None, 3]) == ["pissa", "true", None, "3"]
+    assert of_one_type([None, None]) == [None, None]
 
 
 def test_rows_that_differ_in_few_shot_say_so(runs):

@@ -181,10 +181,17 @@ def arrow_table(rows: Sequence[Row]) -> pyarrow.Table:
         counts = name in _COUNTS or name.endswith(("/num_fewshot", "/n"))
         kind = pyarrow.string() if name in _TEXT else pyarrow.int64() if counts else pyarrow.float64()
         cells = [line[name] for line in values]
-        if name in settings and len({type(cell) for cell in cells} - {type(None)}) > 1:
-            cells = [None if cell is None else cell if isinstance(cell, str) else json.dumps(cell) for cell in cells]
+        cells = of_one_type(cells) if name in settings else cells
         arrays[name] = pyarrow.array(cells, type=None if name in settings else kind)
     return pyarrow.table(arrays)
+
+
+def of_one_type(cells: Sequence[Any]) -> list[Any]:
+    """Return the values of a column, those of several types as text; whole numbers and others are of one."""
+    kinds = {float if type(cell) is int else type(cell) for cell in cells if cell is not None}
+    if len(kinds) < 2:
+        return [*cells]
+    return [cell if cell is None or isinstance(cell, str) else json.dumps(cell) for cell in cells]
 
 
 def frame(loaded: Loaded, items: bool = False) -> pandas.DataFrame:

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from harness.report.data.rows import Loaded, Row
 from harness.report.html import overview
 from harness.report.pages.tables import cost
 from harness.report.writers import manifest
-from harness.report.writers.flat import IDENTITY, Value, flat
+from harness.report.writers.flat import IDENTITY, Value, flat, of_one_type
 from harness.report.writers.markdown import table_text
 
 _LONGEST_TAG, _LONGEST_GROUP = 64, 128  # characters that W&B accepts
@@ -74,7 +74,7 @@ def log_comparison(comparison: Comparison, name: str, report: Path, mirror: Mirr
             f"figures/{figure.stem}": wandb.Image(str(figure)) for figure in sorted(report.glob("figures/*.png"))
         }
         tables = {
-            name: wandb.Table(columns=[*lines[0]], data=[[*line.values()] for line in lines], log_mode="MUTABLE")
+            name: wandb.Table(columns=[*lines[0]], data=_typed(lines), log_mode="MUTABLE")
             for name, lines in _tables(comparison).items()
             if lines
         }
@@ -130,6 +130,12 @@ def _tables(comparison: Comparison) -> dict[str, list[dict[str, Any]]]:
         "methods": overview.table(comparison).records(),
         **{label: [line for table in tested if table.label == label for line in table.records()] for label in labels},
     }
+
+
+def _typed(lines: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
+    """Return the rows of a table whose columns have one type each, without which W&B refuses it."""
+    columns = [of_one_type([line[name] for line in lines]) for name in lines[0]]
+    return [[*row] for row in zip(*columns, strict=True)]
 
 
 def _plain(name: str) -> str:
