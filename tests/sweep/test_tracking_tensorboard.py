@@ -1,5 +1,6 @@
 """Runs and comparisons as TensorBoard's event files: what is written is read back with TensorBoard's own reader."""
 
+import dataclasses
 from functools import partial
 from pathlib import Path
 
@@ -17,10 +18,13 @@ from harness.config import checks, config
 from harness.records import event_files
 from harness.records.settings import TrackingSpec
 from harness.report.__main__ import main
+from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
 from harness.report.writers.flat import flat
+from harness.report.writers.mirrors import write_event_files
 from harness.run import inputs, run
 from harness.sweep.tracking import Tracker, summary
+from tests.report.conftest import LOOKS, LORA, add_evaluation, add_run
 
 
 def seen(folder: Path) -> EventAccumulator:
@@ -87,6 +91,26 @@ def test_a_comparison_has_its_answer_tables_figures_and_a_line_of_numbers_for_ev
     start = parse_session_start_info_plugin_data(content[SESSION_START_INFO_TAG])
     assert start.hparams["method"].string_value == "lora"
     assert parse_session_end_info_plugin_data(content[SESSION_END_INFO_TAG]).status == 1
+
+
+def test_a_row_can_be_grouped_and_plotted_by_the_settings_that_differ(tmp_path):
+    runs, report = tmp_path / "runs", tmp_path / "report"
+    report.mkdir()
+    for rank in (8, 16):
+        kind = dataclasses.replace(LORA, settings={**LORA.settings, "r": rank}, lr=rank * 1e-4)
+        add_evaluation(add_run(runs, kind), kind, LOOKS[2])
+    place = write_event_files(Comparison(load([runs])), "ranks", report, tmp_path / "board")
+    rates = {}
+    for folder in sorted(place.glob("rows/*")):
+        row = seen(folder)
+        start = parse_session_start_info_plugin_data(row.PluginTagToContent("hparams")[SESSION_START_INFO_TAG])
+        rates[start.hparams["method.r"].number_value] = start.hparams["learning_rate"].number_value
+        assert start.hparams["label"].string_value.startswith("lora r=")
+        assert start.hparams["model"].string_value == "smollm2-135m"
+        tags = {*row.Tags()["tensors"]}
+        assert {"arc_easy/acc", "peak_memory_bytes"} <= tags
+        assert not {"method.r", "learning_rate", "seed"} & tags, "a setting is no result"
+    assert rates == pytest.approx({8.0: 8e-4, 16.0: 16e-4})
 
 
 def test_without_the_package_it_is_refused_before_anything_starts(compose, monkeypatch, tmp_path, capsys):

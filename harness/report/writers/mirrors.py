@@ -14,7 +14,7 @@ from harness.records.record import write_text
 from harness.records.untrusted import escaped
 from harness.report.analysis.comparison import Comparison
 from harness.report.analysis.verdicts import families
-from harness.report.data.rows import Loaded, Row
+from harness.report.data.rows import Loaded, Row, differing
 from harness.report.html import overview
 from harness.report.pages.tables import cost
 from harness.report.writers import manifest
@@ -22,7 +22,7 @@ from harness.report.writers.flat import IDENTITY, Value, flat, of_one_type
 from harness.report.writers.markdown import table_text
 
 _LONGEST_TAG, _LONGEST_GROUP = 64, 128  # characters that W&B accepts
-_NOT_METRICS = (*IDENTITY, "seed", "status", "reason", "recipe_id")
+_NOT_METRICS = ("seed", "status", "reason", "recipe_id")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,17 +183,17 @@ def write_event_files(comparison: Comparison, name: str, report: Path, folder: P
     for path in sorted(report.glob("figures/*.png")):
         page.picture(f"figures/{path.stem}", path.read_bytes())
     page.close()
+    settings = (*IDENTITY, *differing(loaded.rows))
     for index, (row, line) in enumerate(zip(loaded.rows, flat(loaded.rows), strict=True)):
-        _write_row(row, line, place / "rows" / f"{index:03}-{row.method}-{row.recipe_id}-s{row.seed}")
+        own = {key: line[key] for key in settings if line[key] is not None}
+        numbers = {key: value for key, value in line.items() if key not in (*settings, *_NOT_METRICS)}
+        _write_row(row, own, numbers, place / "rows" / f"{index:03}-{row.method}-{row.recipe_id}-s{row.seed}")
     return place
 
 
-def _write_row(row: Row, line: Mapping[str, Value], folder: Path) -> None:
-    """A line of the table of hyperparameters, which sorts and filters by its numbers."""
+def _write_row(row: Row, settings: Mapping[str, Value], numbers: Mapping[str, Value], folder: Path) -> None:
+    """Write a line of the table of hyperparameters: settings to group and plot by, and the numbers of the run."""
     file = EventFile(folder)
-    config = {"row": row.label, "method": row.method, "seed": row.seed, "status": row.status or "missing"}
-    file.hyperparameters(config, row.status)
-    file.numbers(
-        {key: value for key, value in line.items() if key not in _NOT_METRICS and isinstance(value, (int, float))}
-    )
+    file.hyperparameters({**settings, "seed": row.seed, "status": row.status or "missing"}, row.status)
+    file.numbers({key: value for key, value in numbers.items() if isinstance(value, (int, float))})
     file.close()
