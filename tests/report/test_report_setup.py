@@ -187,3 +187,28 @@ def test_every_setting_in_which_a_task_was_asked_is_named_once(runs):
     assert checklist.to_markdown(comparison).count("ARC-Easy: 300 items") == 1
     origin = next(one for one in report.details(comparison) if one.title == "Reproduction").blocks[1].lines
     assert [line for line in origin if line.startswith("task ")] == ["task ARC-Easy: license not recorded"]
+
+
+@pytest.mark.parametrize(
+    ("unknown", "start"),
+    [
+        ((), "Accuracy (%) of SmolLM2-135M-Instruct fine-tuned on ARC and OpenBookQA, one seed"),
+        (("model",), "Accuracy (%) after fine-tuning on ARC and OpenBookQA, one seed"),
+        (("data",), "Accuracy (%) of SmolLM2-135M-Instruct, one seed"),
+        (("model", "data"), "Accuracy (%), one seed"),
+    ],
+)
+def test_a_caption_does_not_speak_of_what_is_not_recorded(runs, unknown, start):
+    """Models of imported logs may have no base, and weights from elsewhere have no data."""
+
+    def without(run):
+        parts = {part: {} for part in unknown}
+        return dataclasses.replace(run, recipe={**run.recipe, **parts}, config={**run.config, **parts})
+
+    for kind in (LORA, DORA):
+        add(runs, kind, without)
+    comparison = Comparison(load([runs]))
+    assert comparison.main_table.caption.startswith(start)
+    checked = checklist.to_markdown(comparison)
+    assert "evaluate not recorded" not in checked and "Licenses: not recorded:" not in checked
+    assert ("fine-tune and evaluate SmolLM2-135M-Instruct." in checked) == ("model" not in unknown)

@@ -262,17 +262,19 @@ def _caption(tasks: Sequence[MetricComparison], inputs: Inputs) -> str:
     trained = [record for record in records if record.method != names.BASE]
     if not records:
         return ""
-    models = several(list(dict.fromkeys(names.model(record).display for record in records)), 3)
+    models = several(names.known(names.model(record).display for record in records), 3)
     sets = several(names.known(names.data(record).display for record in trained), 3)
     metrics = list(dict.fromkeys(names.metric(contest.measure.metric).display for contest in tasks))
     unit = " (%)" if tasks and tasks[0].column.unit else ""
-    what = f"{capital(several(metrics, 3))}{unit} of {models}" if metrics else f"Cost of {models}"
+    what = f"{capital(several(metrics, 3))}{unit}" if metrics else "Cost"
+    what += f" of {models}" if models else ""
+    tuned = f" {'fine-tuned' if models else 'after fine-tuning'} on {sets}" if sets else ""
     counts = count_of_seeds(group for group in inputs.groups if group.trained)
     seeds = "one seed" if counts in ("", "1") else f"mean over {counts} seeds"
     items = [f"{contest.num_items:,} ({contest.column.title})" for contest in tasks]
     items += [f"{count:,} ({names.task(task).short})" for task, count in _retention(inputs.groups).items()]
     error = f"\N{PLUS-MINUS SIGN} one standard error over {'items' if counts in ('', '1') else 'items and seeds'}"
-    lines = [f"{what}{f' fine-tuned on {sets}' if sets else ''}, {seeds}, {error}."]
+    lines = [f"{what}{tuned}, {seeds}, {error}."]
     lines += [f"Items: {several(items, 12)}."] if items else []
     lines += ["Best in bold, second underlined."] if len(trained) > 1 and tasks else []
     of_memory = "GPU mem.: what the GPU must have; time: that" if on_gpu(inputs.groups) else "memory and time: those"

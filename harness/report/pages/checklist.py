@@ -160,7 +160,8 @@ def _licenses(comparison: Comparison) -> Answered:
 def _assets(comparison: Comparison) -> Iterable[tuple[str, str]]:
     """Return the names of models, data and tasks with their licenses; "" for one that is not recorded."""
     for record in comparison.records:
-        yield names.model(record).display, str((record.config.get("model") or {}).get("license") or "")
+        if (model := names.model(record).display) != names.UNKNOWN:
+            yield model, str((record.config.get("model") or {}).get("license") or "")
         if record.recipe.get("data"):
             yield names.data(record).display, str((record.config.get("data") or {}).get("license") or "")
     for contest in comparison.tasks:
@@ -192,7 +193,9 @@ def _budget(comparison: Comparison) -> Answered:
 
 
 def _models(comparison: Comparison) -> Answered:
-    models = list(dict.fromkeys(names.model(record).display for record in comparison.records))
+    models = names.known(names.model(record).display for record in comparison.records)
+    if not models:
+        return _UNANSWERED
     return "Author", f"From the records: the experiments fine-tune and evaluate {several(models, 6)}."
 
 
