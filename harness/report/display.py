@@ -76,8 +76,8 @@ def lowered(words: str) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """Return a number of things: 1 seed, 3 seeds."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+    """Return a number of things: 1 seed, 3 seeds, 2,376 items."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def table(header: Sequence[str], lines: Iterable[Sequence[str]], text: Sequence[str] = ()) -> str:

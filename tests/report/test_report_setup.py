@@ -212,3 +212,12 @@ def test_a_caption_does_not_speak_of_what_is_not_recorded(runs, unknown, start):
     checked = checklist.to_markdown(comparison)
     assert "evaluate not recorded" not in checked and "Licenses: not recorded:" not in checked
     assert ("fine-tune and evaluate SmolLM2-135M-Instruct." in checked) == ("model" not in unknown)
+
+
+def test_one_attempt_is_one_attempt(runs):
+    add(runs, LORA)
+    comparison = Comparison(load([runs]))
+    assert "In total, 1 attempt, tuning and repeated ones included, took" in text_of(runs, "Hardware and compute")
+    [cost] = [one for one in report.details(comparison) if one.title == "Cost"]
+    assert any(isinstance(block, str) and " device hours in 1 attempt, tuning" in block for block in cost.blocks)
+    assert "In total, 1 attempt, tuning included, took" in checklist.to_markdown(comparison)

@@ -11,7 +11,7 @@ from harness.report import names
 from harness.report.analysis import axes
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import Group, count_of_seeds
-from harness.report.display import GIBIBYTE, lowered, quantity, several
+from harness.report.display import GIBIBYTE, counted, lowered, quantity, several
 from harness.report.pages import hyperparameters, notes
 from harness.report.pages.protocol import COMMIT_DIGITS, UNKNOWN, devices
 from harness.report.writers.tex import breakable
@@ -141,8 +141,8 @@ def _compute(comparison: Comparison) -> str:
     memory = f"; the highest peak memory of a run is {max(peaks) / GIBIBYTE:.2f} GiB" if peaks else ""
     lost_text = f", of which {quantity(lost)} in the {len(failed):,} that failed" if failed else "; none failed"
     return (
-        f"{several(devices(every), 6)}{memory}. Time of each method: appendix (compute). In total, {len(every):,} "
-        f"attempts, tuning included, took {quantity(total)} device hours{lost_text}."
+        f"{several(devices(every), 6)}{memory}. Time of each method: appendix (compute). In total, "
+        f"{counted(len(every), 'attempt')}, tuning included, took {quantity(total)} device hours{lost_text}."
     )
 
 

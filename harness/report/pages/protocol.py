@@ -10,7 +10,7 @@ from harness.report.analysis import axes
 from harness.report.analysis.claims import Claims
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import count_of_seeds, headline
-from harness.report.display import GIBIBYTE, lowered, quantity, several
+from harness.report.display import GIBIBYTE, counted, lowered, quantity, several
 from harness.report.pages import hyperparameters
 from harness.report.writers.prose import Cite, Part, Reference
 
@@ -64,10 +64,10 @@ def _tuning(comparison: Comparison) -> Section:
         reads = f"Final runs have the seeds {seeds}; other runs were evaluated on the test sets too."
     number = sum(len(contestant.trials) for contestant in comparison.tuning)
     text = (
-        f" Each method was tuned with {count} trials over the {several(searched)} (seed "
+        f" Each method was tuned with {count} trial{'' if count == '1' else 's'} over the {several(searched)} (seed "
         f"{', '.join(map(str, tuning.seeds))}), selected by {RULE_TEXTS.get(tuning.rule, tuning.rule)}. {reads} "
-        f"{failed:,} of {number:,} trials failed or diverged, and counted as trials. Tuning took {quantity(spent)} "
-        "device hours. Search spaces and selected values are in"
+        f"{failed:,} of {counted(number, 'trial')} failed or diverged, and counted as trials. Tuning took "
+        f"{quantity(spent)} device hours. Search spaces and selected values are in"
     )
     edges = [contestant.name for contestant in comparison.tuning if contestant.edges]
     parts: list[Part] = [text, Reference("tab:tuning", "the table of the tuning (appendix)"), "."]
@@ -121,8 +121,8 @@ def _compute(comparison: Comparison) -> Section:
     lost_text = f", of which {quantity(lost)} in the {len(failed):,} that failed" if failed else "; none failed"
     parts: list[Part] = [
         f" Experiments ran on {several(devices(every), 6)}{_processes(every)}.",
-        f" In total, {len(every):,} attempts, tuning and repeated ones included, took {quantity(total)} device "
-        f"hours{lost_text}.",
+        f" In total, {counted(len(every), 'attempt')}, tuning and repeated ones included, took "
+        f"{quantity(total)} device hours{lost_text}.",
     ]
     joules = [phase.energy_joules for attempt in every if (phase := attempt.phases.get("train"))]
     measured = [value for value in joules if value is not None]

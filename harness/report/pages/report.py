@@ -17,7 +17,7 @@ from harness.report.analysis.recommend import recommendations
 from harness.report.analysis.tested_claims import tested
 from harness.report.analysis.tradeoff import across, frontiers, matched, matched_pairs
 from harness.report.analysis.verdicts import explained, families
-from harness.report.display import quantity
+from harness.report.display import counted, quantity
 from harness.report.document import Block, Bullets, Command, Figure, Markup, Section
 from harness.report.figures.canvas import Figure as Drawn
 from harness.report.pages import (
@@ -225,7 +225,7 @@ def _costs(comparison: Comparison) -> Iterator[Block]:
     if attempts:
         total = sum(map(axes.device_seconds, attempts)) / axes.HOUR
         yield (
-            f"In total {quantity(total)} device hours in {len(attempts):,} attempts, tuning included, on "
+            f"In total {quantity(total)} device hours in {counted(len(attempts), 'attempt')}, tuning included, on "
             f"{', '.join(protocol.devices(attempts))}."
         )
         yield tables.compute(comparison)
