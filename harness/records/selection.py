@@ -152,7 +152,7 @@ def choose(contestant: str, tried: Sequence[Trial], rule: str) -> Choice:
     others = "".join(f", {count} {status}" for status, count in sorted(counted.items()) if status != "ok")
     scored = [trial for trial in tried if trial.loss is not None]
     if not scored:
-        return Choice(contestant=contestant, recipe_id=None, reason=f"none of {len(tried)} trials ended well{others}")
+        return Choice(contestant=contestant, recipe_id=None, reason=f"none of {len(tried)} trials completed{others}")
     chosen, why = RULES[rule](scored)
     tied = sum(trial.loss == chosen.loss for trial in scored) - 1
     tie = f", tied with {tied} more: the lowest rate" if tied and rule == "lowest_validation_loss" else ""

@@ -135,4 +135,4 @@ def _check(profile: Profile) -> None:
     if list(profile.rates) != sorted(set(profile.rates)):
         raise ValueError("the rates must ascend, each once")
     if all(loss is None for loss in profile.losses):
-        raise ValueError("no trial ended well")
+        raise ValueError("no trial completed")

@@ -103,7 +103,7 @@ def test_what_failed_counts_as_a_trial_and_is_never_chosen():
 def test_nothing_is_chosen_where_every_trial_failed():
     made = choose("x", tried(look("a", 1, status="diverged"), look("b", 1, status="failed")), "lowest_validation_loss")
     assert made.recipe_id is None
-    assert made.reason == "none of 2 trials ended well, 1 diverged, 1 failed"
+    assert made.reason == "none of 2 trials completed, 1 diverged, 1 failed"
 
 
 def test_a_trial_needs_every_seed():

@@ -92,7 +92,7 @@ def test_every_form_is_tested_on_the_records(runs):
     }  # fmt: skip
     why = {text: one.evidence.why for text, one in results.items()}
     assert why[CLAIMS[7]] == "1 of the runs were timed in company and do not count"
-    assert why[CLAIMS[8]].startswith("no run of vera ended well")
+    assert why[CLAIMS[8]].startswith("no run of vera completed")
     assert why[CLAIMS[9]] == "one tuning seed shows nothing of the noise between seeds"
     assert why[CLAIMS[10]] == "lora has no score in piqa/nosuch"
 

@@ -129,7 +129,7 @@ def test_the_section_shows_the_protocol_and_what_failed(page):
     section = page.partition("<summary>Tuning</summary>")[2].partition("</details>")[0]
     assert "Each method was tuned with 3 trials over the learning rate (seed 0), selected by" in page
     assert "- (IA)\u00b3 lr_scale=1: diverged: the loss is no number (counted)" in section
-    assert "- VeRA: nothing could be chosen, none of 3 trials ended well, 3 diverged" in section
+    assert "- VeRA: nothing could be chosen, none of 3 trials completed, 3 diverged" in section
     assert "| 3 | 3 | \N{EN DASH} | 0 |" in section
 
 

@@ -137,7 +137,7 @@ def tuning_words(traced: Traced) -> Iterator[Claim]:
         for fate, who in fates.items():
             yield claim_words("Tuning", f"{title} {', '.join(who)}: {fate}")
         if not losses:
-            yield claim_words("Tuning", f"none of {len(tried)} trials ended well, {len(tried)} diverged")
+            yield claim_words("Tuning", f"none of {len(tried)} trials completed, {len(tried)} diverged")
     both = sorted({*known["seeds"]} & {run.seed for line in traced.files.trained for run in line.runs})
     if both:
         yield claim_words("Tuning", f"Results with seed {_numbers(both)} are optimistic")

@@ -66,7 +66,7 @@ def test_a_diverged_trial_closes_the_grid():
     [
         (Profile((1e-4, 1e-3), (np.ones((1, 2)),) * 2), "a best rate needs at least three"),
         (Profile((1e-3, 1e-4, 1e-2), (np.ones((1, 2)),) * 3), "the rates must ascend"),
-        (Profile((1e-4, 1e-3, 1e-2), (None,) * 3), "no trial ended well"),
+        (Profile((1e-4, 1e-3, 1e-2), (None,) * 3), "no trial completed"),
     ],
 )
 def test_what_has_no_best_rate_is_refused(given, says):

@@ -109,7 +109,7 @@ def _group(cell: Selector, comparison: Comparison) -> Group:
     words = [(group.first.method, _words(group.first, comparison.loaded)) for group in groups]
     place = claim_grammar.select(cell, words)
     if not groups[place].ok:
-        raise ValueError(f"no run of {cell} ended well: {groups[place].first.status or 'missing'}")
+        raise ValueError(f"no run of {cell} completed: {groups[place].first.status or 'missing'}")
     return groups[place]
 
 
