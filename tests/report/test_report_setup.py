@@ -221,3 +221,10 @@ def test_one_attempt_is_one_attempt(runs):
     [cost] = [one for one in report.details(comparison) if one.title == "Cost"]
     assert any(isinstance(block, str) and " device hours in 1 attempt, tuning" in block for block in cost.blocks)
     assert "In total, 1 attempt, tuning included, took" in checklist.to_markdown(comparison)
+
+
+def test_a_file_of_ones_own_is_named_without_the_folders_of_its_machine(runs):
+    for place, rows in enumerate(([{"file": "/data/of a project/mine.jsonl"}], [{"prompt": "{{q}}"}])):
+        change = both(with_recipe(train={"lr": 1e-4 * (place + 1)}), with_config("data", train=rows))
+        add(runs, LORA, change)
+    assert "(mine.jsonl, in some runs; rows not recorded, in some runs)" in text_of(runs, "Data")

@@ -4,6 +4,7 @@ Every statement is taken from the records; what they do not say is called not re
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from harness.records.attempts import DataCounts
@@ -149,7 +150,8 @@ def _sets(config: Mapping[str, Any]) -> list[str]:
     """Return the data sets and splits of a run's rows, with revisions where there are any."""
     sets = []
     for rows in (*(config.get("train") or ()), *(config.get("mix") or ())):
-        named = [str(rows[key]) for key in ("dataset", "subset", "split") if rows.get(key)] or [str(rows.get("file"))]
+        named = [str(rows[key]) for key in ("dataset", "subset", "split") if rows.get(key)]
+        named = named or [Path(rows["file"]).name if rows.get("file") else f"rows {UNKNOWN}"]
         share = f", {100 * rows['share']:g} % of the rows" if rows.get("share") else ""
         revision = f", revision {rows['revision']}" if rows.get("revision") else ""
         sets.append("/".join(named) + share + revision)
