@@ -1,6 +1,7 @@
 """The experimental setup where runs differ: what it says holds for every run, or names the range."""
 
 import dataclasses
+import shutil
 
 import pytest
 import sized_tree
@@ -19,7 +20,7 @@ def add(runs, kind, change=lambda run: run, seed=0):
     path = add_run(runs, kind, seed) / "record.json"
     run = change(record.read(record.RunRecord, path))
     run = dataclasses.replace(run, recipe_id=digest(run.recipe))
-    path.unlink()
+    shutil.rmtree(path.parent)  # of the recipe before the change
     folder = runs / run.recipe_id / f"seed-{seed}"
     record.write(run, folder / "record.json")
     add_evaluation(folder, kind, LOOKS[2], seed)
