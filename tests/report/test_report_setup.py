@@ -229,3 +229,20 @@ def test_a_file_of_ones_own_is_named_without_the_folders_of_its_machine(runs):
         change = both(with_recipe(train={"lr": 1e-4 * (place + 1)}), with_config("data", train=rows))
         add(runs, LORA, change)
     assert "(mine.jsonl, in some runs; rows not recorded, in some runs)" in text_of(runs, "Data")
+
+
+def test_a_fallback_after_memory_ran_out_is_named_beside_the_settings_of_all(runs):
+    """The setup says micro-batches of 8 for all methods: one of them had smaller ones."""
+
+    def smaller(run):
+        last = dataclasses.replace(run.current, micro_batch_size=2, gradient_checkpointing=True)
+        return dataclasses.replace(run, attempts=(last,))
+
+    add(runs, LORA)
+    add(runs, DORA, smaller)
+    line = (
+        "DoRA ran out of memory with micro-batches of 8 and was trained with micro-batches of 2 and gradient "
+        "checkpointing; its time and memory are those of these settings."
+    )
+    assert line in text_of(runs, "Training")
+    assert line in notes.limits(Comparison(load([runs])).groups)

@@ -45,7 +45,7 @@ def limits(groups: Sequence[Group]) -> list[str]:
     if limited:
         tasks = several(list(dict.fromkeys(names.task(scored.task).display for scored in limited)), 12)
         lines.append(f"The items of {tasks} are the first of the task, not a random sample.")
-    lines += _rungs(trained)
+    lines += fallbacks(trained)
     lines.append("Each method was run with the settings shown; another learning rate may change the order.")
     of_rows = (
         "the initial weights, the order of the rows, and the rows themselves, which each seed draws with replacement."
@@ -63,7 +63,7 @@ def resampled(groups: Sequence[Group]) -> bool:
     return bool(groups) and all(group.first.part("data").get("resample") for group in groups)
 
 
-def _rungs(groups: Sequence[Group]) -> list[str]:
+def fallbacks(groups: Sequence[Group]) -> list[str]:
     """Return a line for each fallback to other training settings after memory had run out."""
     lines: dict[str, None] = {}
     for group in groups:
@@ -72,12 +72,12 @@ def _rungs(groups: Sequence[Group]) -> list[str]:
             sizes = (wanted.get("micro_batch_size"), wanted.get("gradient_checkpointing"))
             if now.micro_batch_size is None or (now.micro_batch_size, now.gradient_checkpointing) == sizes:
                 continue
-            changes = [f"micro batches of {now.micro_batch_size}"]
+            changes = [f"micro-batches of {now.micro_batch_size}"]
             changes += ["gradient checkpointing"] if now.gradient_checkpointing else []
             changes += [f"no row of more than {now.max_length:,} tokens"] if now.max_length else []
             lines[
-                f"Memory ran out for {group.name} as it was asked for (micro batches of {sizes[0]}): it was trained "
-                f"with {', '.join(changes)}, and its time and memory are of that."
+                f"{group.name} ran out of memory with micro-batches of {sizes[0]} and was trained with "
+                f"{several(changes)}; its time and memory are those of these settings."
             ] = None
     return list(lines)
 

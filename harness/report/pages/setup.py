@@ -14,7 +14,7 @@ from harness.report import names
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import Group
 from harness.report.display import collected, several, short
-from harness.report.pages import hyperparameters, protocol
+from harness.report.pages import hyperparameters, notes, protocol
 from harness.report.pages.protocol import UNKNOWN, Section, common, joined
 from harness.report.writers.prose import Cite, Paragraph, Part, Reference
 
@@ -291,6 +291,7 @@ def _training(comparison: Comparison) -> Section:
     flags = {"gradient_checkpointing": "Gradient checkpointing is on.", "packing": "Examples are packed."}
     parts += [f" {text}" for key, text in flags.items() if value(key) is True]
     parts += _seen(comparison) if value("max_steps") is not None and value("packing") is not True else []
+    parts += [f" {line}" for line in notes.fallbacks(comparison.trained)]
     if hyperparameters.by_method(comparison):
         rates_too = "" if value("lr") is not None else ", learning rates included,"
         parts += [f" Settings that differ between the methods{rates_too} are in", _OWN, "."]
