@@ -15,8 +15,10 @@ PAGE = Path(__file__).parents[1] / "sweeps" / "COMMANDS.md"
 HEAD = """# Commands
 
 `harness` without a subcommand runs a comparison; `harness --help` lists its settings. Everything below is `harness
-COMMAND --help`; `python -m harness.COMMAND` is the same. Exit codes: 0 done, 1 something failed, 2 the input was wrong
-and nothing was started, 3 the rows cannot be compared (`report`) or no run is left to take (`sweep next`).
+COMMAND --help`; `python -m harness.COMMAND` is the same. Exit codes: 0 done, 1 something failed (`review`: a
+fault; `report look`: something undecided), 2 the input was wrong and nothing was started, 3 the rows cannot be compared
+(`report`) or no run is left to take (`sweep next`), 130, 140 and 143 ended by an interrupt, SIGUSR2 or SIGTERM (the
+same command goes on).
 """
 
 
