@@ -26,7 +26,8 @@ Seeds are numbers, or streams of random numbers that are crossed: `seeds: {init:
 `final: {seeds: {first: 3, most: 12, until: decided}}` adds seeds, to all contestants alike, until every comparison of
 the primary metric has a verdict. The level of each look keeps the error of the whole at 5 %.
 `claims` are written in the grammar of `harness.records.claim_grammar`; `harness sweep register NAME` keeps them, with
-all that the answer will rest on, before the first run.
+all that the answer will rest on, before the first run. A claim that no score can refute or confirm is refused, such as
+one with a margin of 1 on an accuracy, of which one point is 0.01.
 `study` says which published study the file repeats; see `harness.config.study`.
 """
 
@@ -36,17 +37,20 @@ import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import BeforeValidator, Field, ValidationError
 
 from harness.config.overrides import expand
 from harness.config.study import PublishedNumber, Study, StudyData
 from harness.records import base, claim_grammar
 from harness.records.base import Strict
-from harness.records.claim_grammar import Claim, Ratio, Selector
+from harness.records.claim_grammar import Claim, Difference, Ratio, Selector
 from harness.records.files import FileName
 from harness.records.seeds import Seed, listed
+from harness.sources.packages import conf_dir
 
 Rule = Literal["lowest_validation_loss", "one_standard_error"]
 Seeds = Annotated[tuple[Seed, ...], Field(min_length=1), BeforeValidator(listed)]
@@ -213,6 +217,11 @@ def _complaints(question: SweepFile) -> Iterator[str]:
     for key in _varied_by_grids(question.cells):
         if not all(covered(recipe_key, declared) for recipe_key in recipe_keys([key])):
             yield f"cells vary {key}, which `varies` does not declare: {', '.join(question.varies) or 'nothing'}"
+    if question.margin is not None and question.margin >= 1 and is_share(question.primary or ""):
+        yield (
+            f"margin={question.margin:g}: {question.primary} lies between 0 and 1, so that every difference would "
+            "count as none; one point of it is 0.01"
+        )
     yield from errors(question.claims, contestants_words(question), question.tuned if question.stages else None)
     if question.stages is None:
         return
@@ -325,12 +334,52 @@ def errors(entries: Sequence[ClaimEntry], rows: Rows, tuned: Sequence[str] | Non
 def _check(claim: Claim, rows: Rows, tuned: Sequence[str] | None) -> None:
     for cell in claim.cells:
         _check_cell(cell, tuned)
-        claim_grammar.select(cell, rows)
+    places = [claim_grammar.select(cell, rows) for cell in claim.cells]
+    if isinstance(claim, Difference):
+        _check_range(claim, places)
+    elif places[0] == places[1]:
+        raise ValueError(f"{claim.above} and {claim.below} are the same row of the results")
     if isinstance(claim, Ratio) and claim.metric is None and not any(name in RATES for name in tuned or ()):
         raise ValueError(
             f"best_lr needs a tuned rate, one of {', '.join(RATES)} in stages.tune.settings; here: "
             f"{', '.join(tuned or ()) or 'nothing'}"
         )
+
+
+def _check_range(claim: Difference, places: Sequence[int]) -> None:
+    """Check that scores can decide the claim; `places` are the rows that its terms select.
+
+    Raises:
+        ValueError: it holds whatever the scores are, or it cannot hold.
+    """
+    factors: dict[int, float] = {}
+    for term, place in zip(claim.terms, places, strict=True):
+        factors[place] = factors.get(place, 0.0) + term.factor
+    if not any(factors.values()):
+        raise ValueError("the same row of the results stands on both sides, so that no score is left of it")
+    if not is_share(claim.metric):
+        return
+    lowest, highest = (sum(sign * max(sign * factor, 0.0) for factor in factors.values()) for sign in (-1, 1))
+    low, high, is_open = claim.range.low, claim.range.high, claim.range.is_open
+    always = (low is None or low <= lowest) and (high is None or high >= highest)
+    above = low is not None and (low > highest or (low == highest and is_open))
+    below = high is not None and (high < lowest or (high == lowest and is_open))
+    if always or above or below:
+        what = "holds whatever the scores are" if always else "cannot hold"
+        raise ValueError(f"it {what}: {claim.metric} lies between 0 and 1, and one point of it is 0.01")
+
+
+@cache
+def _shares() -> frozenset[str]:
+    """Return the names of the metrics that are a share of 1."""
+    metrics = yaml.safe_load((conf_dir() / "names.yaml").read_text(encoding="utf-8"))["metrics"]
+    return frozenset(name for name, values in metrics.items() if values.get("percent"))
+
+
+def is_share(column: str) -> bool:
+    """Return whether a column of the results, such as `arc_easy/acc`, lies between 0 and 1."""
+    metric = column.partition("/")[2]
+    return bool({metric, metric.partition(",")[0]} & _shares())
 
 
 def _check_cell(cell: Selector, tuned: Sequence[str] | None) -> None:

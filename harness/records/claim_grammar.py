@@ -179,6 +179,8 @@ def _difference(text: str, left: str, sign: str, right: str, metric: str) -> Dif
     else:
         low, high = (bound, None) if sign[0] == ">" else (None, bound)
         limits = Range(low, high, is_open=len(sign) == 1)
+    if not all(map(math.isfinite, (bound, margin, *(term.factor for term in terms + others)))):
+        raise ValueError("a number in it is too large to count with")
     if metric in MEASURED and len(terms + others) != 2:
         raise ValueError(f"{metric} is measured a run: compare two cells, or give their ratio: A / B in [LOW, HIGH]")
     return Difference(text, terms + others, limits, metric)
