@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from harness.config import compose, config
 from harness.config.compose import Composer
-from harness.config.experiment import canonical, digest
+from harness.config.experiment import canonical, digest, evaluations
 from harness.config.overrides import expand
 from harness.config.sweep_file import SweepFile, UntilDecided, recipe_keys, varied
-from harness.records import disk, record, redact, registration
+from harness.records import claim_grammar, disk, record, redact, registration
 from harness.records.base import parsed
 from harness.records.record import SCHEMA, ClaimRecord, SweepRecord, Tuning
 from harness.records.registration import EXCLUSIONS, Registration
@@ -122,8 +122,20 @@ def register(name: str, words: Sequence[str], runs_dir: Path) -> list[str]:
     if (Path("sweeps") / f"{name}.yaml").is_file():
         written.append(record.write(made, registration.beside(question.name)))
     claims = f"{len(made.claims)} claim{'' if len(made.claims) == 1 else 's'}"
-    lines = [f"registered: {place}" for place in written]
+    lines = [*_unmeasured(question, plan), *(f"registered: {place}" for place in written)]
     return [*lines, f"{claims}, {len(made.cells)} runs known beforehand, sha256 {made.digest}: commit or publish it"]
+
+
+def _unmeasured(sweep_file: SweepFile, plan: Sequence[PlannedRun]) -> Iterator[str]:
+    """Yield a warning for each claim, and for the primary column, of a task that no run is evaluated on."""
+    if not any(planned.experiment.eval.test == "always" for planned in plan):  # not even a base model
+        return
+    tasks = {evaluation.task for planned in plan for evaluation in evaluations(planned.experiment)}
+    columns = [(f'claim "{entry.claim}"', claim_grammar.parse(entry.claim).metric) for entry in sweep_file.claims]
+    for what, column in (("primary", sweep_file.primary), *columns):
+        task, separator, _ = (column or "").partition("/")
+        if separator and task not in tasks:
+            yield f"warning: {what}: no run is evaluated on {task} (eval.tasks), so that nothing will decide it"
 
 
 def _planned(sweep_file: SweepFile, arguments: Sequence[str], composer: Composer) -> list[PlannedRun]:

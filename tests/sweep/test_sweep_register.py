@@ -157,3 +157,14 @@ def test_a_wrong_claim_is_one_line(asked, capsys):
     write(SWEEP.replace("lora@best >= full@best - 0.01", "lora@best is better than full@best"))
     assert register() == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith('error: sweep=asked: claim "lora@best is better than')
+
+
+def test_a_claim_on_a_task_that_no_run_is_evaluated_on_is_warned_of(asked, capsys):
+    write, register = asked
+    write(SWEEP.replace("claims:\n", "claims:\n  - lora@best <= full@best on test_loss\n"))
+    assert register() == 0  # with eval.tasks=[]
+    warned = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
+    reason = "no run is evaluated on arc_easy (eval.tasks), so that nothing will decide it"
+    assert warned == [
+        f"warning: primary: {reason}", f'warning: claim "lora@best >= full@best - 0.01 on arc_easy/acc": {reason}',
+    ]  # fmt: skip
