@@ -1,6 +1,7 @@
 """`harness report verify --retrain`: the cheapest run of an archive, trained again and compared."""
 
 import dataclasses
+import os
 
 import pytest
 from conftest import BASE, DORA, IA3, LORA, attempt, build
@@ -46,6 +47,9 @@ def test_the_command_is_the_cell_with_its_own_folders_and_without_test_data(tmp_
         "eval.test=never",
         f"runs_dir={tmp_path}/runs",
     ]
+    named = dataclasses.replace(cell, overrides=("sweep=folklore", "method=lora", "lr_scale=3", "seed=1"))
+    of_named = verify.retrain_words(dataclasses.replace(row, cell=named), tmp_path)
+    assert of_named[:3] == ["method=lora", "lr_scale=3", "seed=1"]  # the question would run every cell of it
     hidden = dataclasses.replace(cell, overrides=("method=lora", "data.file=path-1"))
     with pytest.raises(ValueError, match=r"data\.file=path-1"):
         verify.retrain_words(dataclasses.replace(row, cell=hidden), tmp_path)
@@ -88,6 +92,25 @@ def test_elsewhere_losses_are_equal_within_the_stated_tolerance(key):
     assert key.replace("_", " ") in how
     far = with_losses(elsewhere, lambda losses: [loss * 1.03 for loss in losses])
     assert [line.partition(":")[0] for line in verify.retrained_differences(run, far)[0]] == ["first loss", "mean loss"]
+
+
+@pytest.mark.parametrize(
+    ("given", "recorded", "threads"),
+    [
+        (None, {"device": "cpu", "threads": 1}, "1"),
+        (None, {"device": "cpu", "threads": 10_000}, str(len(os.sched_getaffinity(0)))),
+        ("3", {"device": "cpu", "threads": 1}, "3"),
+        (None, {"device": "cuda", "threads": 1}, None),
+        (None, {"device": "cpu", "threads": None}, None),
+    ],
+)
+def test_a_trial_is_trained_again_with_its_number_of_threads(given, recorded, threads, tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if given:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    row = verify.cheapest(load([build(tmp_path / "runs")], "methods"))
+    row = dataclasses.replace(row, record=run_of(LORA, **recorded))
+    assert verify.retrain_environment(row).get("OMP_NUM_THREADS") == threads
 
 
 def test_a_run_of_another_length_or_without_training_is_said():

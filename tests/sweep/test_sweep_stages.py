@@ -79,6 +79,18 @@ def test_both_stages_end_well_and_are_announced(tuned):
     assert "Traceback" not in tuned.done.err
 
 
+def test_a_run_of_a_packed_question_is_trained_again_alone(tuned, tmp_path, capsys):
+    """Its cells hold the word sweep=tuned, which would run all of them."""
+    from harness.report.commands import run
+
+    assert any("sweep=tuned" in cell.overrides for cell in tuned.question.cells)
+    report = str(tmp_path / "report")
+    assert run("pack", ["tuned", "--runs", str(tuned.folder / "runs"), "--out", report]) == 0
+    assert run("verify", [report, "--retrain"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len([line for line in lines if line.startswith("retrained: ") and line.endswith(": equal")]) == 1
+
+
 def test_trials_share_the_machine_and_say_so_and_final_runs_have_it_alone(tuned):
     cores = len(os.sched_getaffinity(0))
     shared = min(cores, 6)

@@ -6,6 +6,7 @@ The cheapest run of the archive can be trained once more as well, by the public 
 import csv
 import difflib
 import io
+import os
 import re
 import subprocess
 import sys
@@ -37,7 +38,8 @@ _MACHINE = ("device_name", "threads", "num_processes", "python", "versions")  # 
 _WORD = re.compile(r"\+{0,2}([A-Za-z_][\w.]*)=(.*)", re.DOTALL)
 # Settings under which code that came with an archive would run, and their values without that
 _PERMISSIONS = {"model.trust_remote_code": "false", "eval.unsafe_code": "false", "eval.include_path": "null"}
-_OWN = {"runs_dir", "reports_dir", "tracking", "eval.test", "force", "keep"}
+# Settings that are this command's own, and the question, which would run all of the sweep's cells
+_OWN = {"sweep", "runs_dir", "reports_dir", "tracking", "eval.test", "force", "keep"}
 
 
 @dataclass(frozen=True)
@@ -259,6 +261,17 @@ def retrain_words(row: Row, folder: Path) -> list[str]:
     return [*own, *settings, f"runs_dir={folder / 'runs'}", f"reports_dir={folder / 'reports'}"]
 
 
+def retrain_environment(row: Row) -> dict[str, str]:
+    """Return the environment in which a run is trained again: with as many threads, which decide the last bits.
+
+    Trials share the cores, so that their numbers of threads are not that of a run that comes alone.
+    """
+    threads = row.made_with.get("threads")
+    if row.made_with.get("device") != "cpu" or not isinstance(threads, int) or "OMP_NUM_THREADS" in os.environ:
+        return dict(os.environ)
+    return {**os.environ, "OMP_NUM_THREADS": str(min(threads, len(os.sched_getaffinity(0))))}
+
+
 def _may_run_code(word: str) -> bool:
     """Return whether a word of somebody else's record is an option, of Hydra's own settings, or a permission."""
     match = _WORD.fullmatch(word)
@@ -276,7 +289,7 @@ def retrained(row: Row, folder: Path) -> RunRecord:
         ValueError: the command fails, or makes another recipe than the archive's.
     """
     command = [sys.executable, "-m", "harness", *retrain_words(row, folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=retrain_environment(row))
     place = folder / "runs" / row.recipe_id / f"seed-{row.seed}" / "record.json"
     if place.is_file():
         return read(RunRecord, place)
