@@ -85,7 +85,8 @@ def _sweep(runs: Sequence[Path], record: SweepRecord, problems: list[str]) -> Lo
     trials = [rows[key] for key, cell in cells.items() if cell.stage == "tune"]
     results = [rows[key] for key, cell in cells.items() if cell.stage != "tune"]
     fates = [*results, *tuning.fates(record, trials)]  # of contestants without a chosen recipe
-    marked = axes.with_trials(tuning.marked(labeled(fates), record, trials), trials)
+    tuned = record.tuning.settings if record.tuning else ()
+    marked = axes.with_trials(tuning.marked(labeled(fates, tuned=tuned), record, trials), trials)
     unasked = labeled(list(_unasked(runs, record)))
     registered = _registration(runs, record.name, problems)
     return replace(

@@ -1,7 +1,7 @@
 """Trials of each contestant of a sweep with stages, and their bearing on the rows of the results."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -20,17 +20,11 @@ class Contestant:
     """A row of the results before its choice: its trials, and the choice that the rule makes."""
 
     name: str
+    title: str  # for people: the method, and the settings that tell it from others of that method
     trials: tuple[Trial, ...]
     choice: Choice  # as the records are now
     recorded: Choice | None  # as the sweep ran it; None while the trials are being made
     edges: tuple[Edge, ...]  # of the chosen recipe: values beyond which nothing was tried
-
-    @property
-    def title(self) -> str:
-        """Return the contestant for people: the method, and the settings that tell it from others of that method."""
-        method = self.trials[0].looks[0].cell.method
-        others = [word for word in self.name.split() if word not in (method, f"method={method}")]
-        return " ".join([names.method(method).display, *(word.partition(".")[2] or word for word in others)])
 
     @property
     def chosen(self) -> Trial | None:
@@ -63,11 +57,33 @@ def contestants(record: SweepRecord | None, rows: Sequence[Row]) -> list[Contest
     looks = [_look(row) for row in rows if row.cell]
     recorded = {choice.contestant: choice for choice in record.tuning.choices or ()}
     contestants = []
-    for name, tried in trials(looks, record.tuning.settings).items():
+    by_name = trials(looks, record.tuning.settings)
+    titles = _titles({name: tried[0].looks[0].cell.method for name, tried in by_name.items()})
+    for name, tried in by_name.items():
         choice = choose(name, tried, record.tuning.rule)
         ends = edges(tried, choice.recipe_id) if choice.recipe_id else []
-        contestants.append(Contestant(name, tuple(tried), choice, recorded.get(name), tuple(ends)))
+        contestants.append(Contestant(name, titles[name], tuple(tried), choice, recorded.get(name), tuple(ends)))
     return contestants
+
+
+def _titles(methods: Mapping[str, str]) -> dict[str, str]:
+    """Return the names of contestants for people, given the method of each: `LoRA (r=8)`."""
+    words = {
+        name: [word for word in name.split() if word not in (method, f"method={method}")]
+        for name, method in methods.items()
+    }
+    titles = {}
+    for name, method in methods.items():
+        others = [words[other] for other, of in methods.items() if of == method]
+        own = [_part(word) for word in words[name] if not all(word in shared for shared in others)]
+        own.sort(key=lambda part: (not part.startswith("r="), part))  # as the rows of the results name them
+        titles[name] = names.method(method).display + (f" ({', '.join(own)})" if own else "")
+    return titles
+
+
+def _part(word: str) -> str:
+    key, _, value = word.partition("=")
+    return f"{names.setting(key if '.' in key else f'method.{key}').short}={value}"
 
 
 def fates(record: SweepRecord, rows: Sequence[Row]) -> list[Row]:

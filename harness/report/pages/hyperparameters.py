@@ -25,8 +25,9 @@ SELECTED = (
 )
 CENTERS = (
     " Equal numbers of trials are not equal knowledge: every method's grid lies around the learning rate that was "
-    "published for it."
+    "published for it{or_stated}."
 )
+OR_STATED = ", or that the question states (method.lr)"
 EDGE_NOTE = Note("the selected value is at the edge of the grid; a better one may lie beyond.", "\N{DOUBLE DAGGER}")
 _NOT_SHOWN = ("method.name", "method.lr", "model.content", "data.content", "data.train", "data.test", "data.mix")
 _FIRST = ("model.name", "data.name", "train.lr")
@@ -84,7 +85,7 @@ def searched(comparison: Comparison) -> Table | None:
         Column("validation_loss", "Validation loss", better="lower", digits=4),
         Column("device_hours", "Device hours", scale=1 / HOUR),
     ]
-    for contestant in _in_order(comparison):
+    for contestant in in_order(comparison):
         chosen, none = contestant.chosen, Missing(contestant.choice.reason)
         named = Text(contestant.title, contestant.name, marks=EDGE_NOTE.mark if contestant.edges else "")
         values: list[Value] = []
@@ -102,7 +103,7 @@ def searched(comparison: Comparison) -> Table | None:
     return Table.of(columns, rows, notes=notes, caption=caption, label="tuning", title="Tuning")
 
 
-def _in_order(comparison: Comparison) -> list[Contestant]:
+def in_order(comparison: Comparison) -> list[Contestant]:
     """Return the tuned methods in the order of the main table; those without a result last."""
     places: dict[str, int] = {}
     for place, group in enumerate(comparison.ordered):
@@ -165,7 +166,9 @@ def tuning_lines(loaded: Loaded) -> list[str]:
     """Return every remark on the trials and their choice; nothing for a sweep without stages."""
     if loaded.sweep is None or loaded.sweep.tuning is None:
         return []
-    caveat = SELECTED + (CENTERS if "lr_scale" in loaded.sweep.tuning.settings else "")
+    stated = any(word.startswith("method.lr=") for row in loaded.trials for word in row.overrides)
+    centers = CENTERS.format(or_stated=OR_STATED if stated else "")
+    caveat = SELECTED + (centers if "lr_scale" in loaded.sweep.tuning.settings else "")
     tried = contestants(loaded.sweep, loaded.trials)
     return [caveat, *concurrency(loaded.trials), *trial_remarks(tried, loaded.sweep.name), *doubts(loaded)]
 

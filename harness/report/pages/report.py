@@ -29,6 +29,7 @@ from harness.report.pages import (
     protocol,
     registered,
     setup,
+    shared_rates,
     tables,
 )
 from harness.report.pages.tables import cost, losses, tasks
@@ -247,6 +248,10 @@ def _tuning(comparison: Comparison) -> Iterator[Block]:
     if table := hyperparameters.searched(comparison):
         yield table
         yield Bullets(tuple(hyperparameters.tuning_lines(comparison.loaded)))
+        tuned = hyperparameters.in_order(comparison)
+        if shared := shared_rates.table(comparison, tuned):
+            yield shared
+            yield Bullets(tuple(shared_rates.lines(comparison, tuned)))
         yield Markup("Every trial is in [tuning.csv](tuning.csv).")
 
 
