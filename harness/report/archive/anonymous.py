@@ -53,16 +53,44 @@ _AUTHOR = "anonymous"
 _URL = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s\"'<>]+", re.IGNORECASE)
 _PUBLIC = re.compile(r"https?://(?:dx\.)?(?:arxiv|doi|w3id)\.org/\S*", re.IGNORECASE)
 _PUBLISHED = re.compile(r"https://[a-z0-9-]+(?:\.[a-z0-9-]+)+(?:/\S*)?", re.IGNORECASE)
-_EMAIL = re.compile(r"[\w.+-]+@(?!best\b)[\w-]+(?:\.[\w-]+)*")  # lora@best is a recipe of a claim
-_IPV4 = re.compile(r"(?<![\w.=])(?:\d{1,3}\.){3}\d{1,3}(?![\w.])")
-_IPV6 = re.compile(r"(?<![\w:])(?:[0-9a-f]{1,4}:){4,7}[0-9a-f]{1,4}(?![\w:])|\bfe80::[0-9a-f:]+", re.IGNORECASE)
-_PATH = re.compile(r"(?<![\w./~<>-])(?:~[\w-]*/|/(?=[\w.@+~-]*[A-Za-z]))[\w.@+%~,-]*(?:/[\w.@+%~,-]+)*/?")
+# lora@best is a recipe of a claim, pass@1 a metric; behind an address may stand a repository, as in git@host:name/code
+_EMAIL = re.compile(
+    r"[\w.+-]+@(?!best(?!\w|[.-][A-Za-z]))(?=[\w.-]*[A-Za-z])[\w-]+(?:\.[\w-]+)*(?::~?[\w.+-]*(?:/[\w.+-]+)+)?"
+)
+_IPV4 = re.compile(r"(?<![\w.])(?<!==)(?:\d{1,3}\.){3}\d{1,3}(?![\w.])")
+_IPV6 = re.compile(
+    r"(?<![\w:])(?:[0-9a-f]{1,4}:){4,7}[0-9a-f]{1,4}(?![\w:])|\bfe80::[0-9a-f:]+|"
+    r"(?<![\w:])(?:[0-9a-f]{1,4}:){2,6}(?:(?::[0-9a-f]{1,4}){1,5}|:)(?![\w:])",
+    re.IGNORECASE,
+)
+_UUID = re.compile(r"\b(?:GPU-|MIG-)?[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b", re.IGNORECASE)
+# A machine or a page without its scheme: node1.cluster.example.edu, wandb.ai/someone/project
+_HOST = re.compile(
+    r"(?<![\w./-])(?!harness\.|(?:[\w-]+\.)?(?:arxiv|doi|w3id)\.org\b|huggingface\.co\b)"
+    r"(?:(?:[a-z0-9][\w-]*\.)+(?:edu|com|org|net|gov|mil|local|lan|internal|localdomain|corp|example|cluster|hpc|"
+    r"ac\.[a-z]{2})|wandb\.ai)(?![\w-]|\.\w)(?:/[\w.~%+-]+)*",
+    re.IGNORECASE,
+)
+# The same in the reason of a failure, where names of machines stand bare as well
+_TOLD_HOST = re.compile(
+    r"(?<![\w./@-])(?:[a-z0-9][\w-]*\.){2,}(?!py|so|cu|gz|md)[a-z]{2}(?![\w-]|\.\w)|"
+    r"(?<![\w.])[A-Za-z][\w.-]*(?<!\.py):\d{4,5}(?!\d)|"
+    r"(?<=\bhost )[\w.-]+(?= port\b)|"
+    r"(?<=\bhost: )[\w.-]+|(?<=\bhostname: )[\w.-]+|(?<=\bnode: )[\w.-]+|(?<=\buser: )[\w.-]+|(?<=\blogin: )[\w.-]+",
+)
+_PATH = re.compile(
+    r"(?:(?<![\w./~<>-])|(?<=>)(?=/[\w.@+~-]+/))(?:~[\w-]*/|/(?=[\w.@+~-])(?=[\w.@+~/-]*[A-Za-z]))"
+    r"[\w.@+%~,-]*(?:/[\w.@+%~,-]+)*/?"
+)
+_QUOTED = re.compile(r"(?<=\")/[^\"'\n]*[A-Za-z][^\"'\n]*(?=\")|(?<=')/[^\"'\n]*[A-Za-z][^\"'\n]*(?=')")  # with spaces
 _WINDOWS = re.compile(r"(?<!\w)(?:[A-Za-z]:\\|\\\\)[^\s\"'<>|]+")
 _SETTING = re.compile(r"(?<![\w.])([+~]{0,2}[A-Za-z_][\w.]*)=(\"[^\"]*\"|'[^']*'|[^\s,\])}]+)")
 _WORD = re.compile(r"([+~]{0,2}[A-Za-z_][\w./]*)=(.*)", re.DOTALL)
 # Fields that cite publications, whose addresses stay
 _CITING = frozenset({"claim", "license", "note", "origin", "question", "source"})
 _WORDS = frozenset({"arguments", "overrides"})  # fields that hold one override in each text
+_TOLD = frozenset({"reason"})  # fields that hold the message of an error
+_PUBLIC_FILE = "public file"
 _VERSIONS, _VERSION = "versions", re.compile(r"\d[\w.+!-]*")
 
 
@@ -164,6 +192,8 @@ class Redaction:
             return None
         if isinstance(value, dict):
             below = [(name, _VERSIONS if key == _VERSIONS else name) for name in value]
+            if value.get("source") == "package" and value.get("package"):  # a file of a public package is no place
+                below = [(name, _PUBLIC_FILE if name == "file" else rule) for name, rule in below]
             return {self.plain(name): self.anything(value[name], rule) for name, rule in below}
         if isinstance(value, list):
             return [self.anything(item, key) for item in value]
@@ -175,7 +205,10 @@ class Redaction:
             return self.plain(value)
         if key == "command":
             return self.command(value)
-        return self.word(value) if key in _WORDS else self.text(value, _PUBLISHED if key in _CITING else _PUBLIC)
+        if key in _WORDS:
+            return self.word(value)
+        told = _TOLD_HOST.sub(REMOVED, value) if key in _TOLD else value
+        return self.text(told, _PUBLISHED if key in _CITING else _PUBLIC)
 
     def command(self, line: str) -> str:
         """Return a command line of which each word is redacted on its own."""
@@ -201,9 +234,9 @@ class Redaction:
         """
         text = _SETTING.sub(lambda match: self._setting(match[1], match[2]), text)
         text = _URL.sub(lambda match: match[0] if public.fullmatch(match[0]) else REMOVED, text)
-        for pattern in (_EMAIL, _IPV4, _IPV6):
+        for pattern in (_EMAIL, _IPV4, _IPV6, _UUID, _HOST):
             text = pattern.sub(REMOVED, text)
-        for pattern in (_WINDOWS, _PATH):
+        for pattern in (_WINDOWS, _QUOTED, _PATH):
             text = pattern.sub(lambda match: self.place(match[0]) if len(match[0]) > 1 else match[0], text)
         for path, stand_in in sorted(self.places.items(), key=lambda pair: -len(pair[0])):
             if len(path) > 4 and re.search(r"[/\\.]", path):
@@ -245,6 +278,8 @@ def redacted(members: Members, more: Iterable[str] = ()) -> dict[str, bytes]:
     """
     values = {name: json.loads(content) for name, content in members.items() if name.endswith(".json")}
     redaction = Redaction(identifying_words([*values.values()], more))
+    for name in sorted(values):  # every path, before the first text that may name one without its setting
+        redaction.anything(values[name])
     made: dict[str, bytes] = {}
     for name in sorted(members):
         if name in values:
