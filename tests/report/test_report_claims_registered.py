@@ -15,7 +15,7 @@ from harness.report.analysis import tested_claims
 from harness.report.analysis.comparison import Comparison
 from harness.report.analysis.tested_claims import judge
 from harness.report.data.load import load
-from harness.report.pages.registered import deviations
+from harness.report.pages.registered import deviations, explained
 from harness.report.pages.report import page
 
 CLAIMS = (
@@ -236,3 +236,28 @@ def test_a_registration_that_was_changed_by_hand_is_named(tmp_path):
     again = load([runs], "tuned")
     assert again.registration is None
     assert any("changed since it was registered" in line for line in again.unreadable)
+
+
+def test_an_evaluation_with_another_version_is_listed(runs):
+    """The weights are those of the registered version; their test was read with another one."""
+    loaded = loaded_with(runs)
+    loaded = replace(loaded, registration=registered(loaded))
+    row = next(row for row in loaded.rows if row.record and row.scored and not row.is_base)
+    scored = row.scored[-1]
+    provenance = {**scored.record.provenance, "versions": {**scored.record.provenance["versions"], "peft": "0.20.0"}}
+    other = replace(scored, record=replace(scored.record, provenance=provenance))
+    rows = tuple(replace(r, scored=(*r.scored[:-1], other)) if r is row else r for r in loaded.rows)
+    before, after = (set(deviations(one)) for one in (loaded, replace(loaded, rows=rows)))
+    assert after - before == {f"peft 0.19.0 -> 0.20.0: {row.title}"}
+
+
+@pytest.mark.parametrize(
+    ("made_with", "is_said"),
+    [({}, False), ({"uncommitted_changes": True}, True), ({"commit": None, "uncommitted_changes": None}, True)],
+)
+def test_a_registration_without_a_commit_says_what_it_does_not_see(runs, made_with, is_said):
+    loaded = loaded_with(runs)
+    made = registered(loaded)
+    made = replace(made, made_with={**made.made_with, **made_with})
+    lines = explained([], replace(loaded, registration=made))
+    assert any("registered without a commit of its code" in line for line in lines) == is_said

@@ -38,6 +38,8 @@ def explained(results: Sequence[Tested], loaded: Loaded) -> list[str]:
         lines.append("Not registered: nothing shows that these claims are older than the results.")
     else:
         lines.append(f"Registered at {made.registered_at}, sha256 {made.digest}. {made.exclusions}")
+        if made.made_with.get("uncommitted_changes") or not made.made_with.get("commit"):
+            lines.append("It was registered without a commit of its code, so that a change of the code is not seen.")
         since = [f"Deviation: {deviation}." for deviation in deviations(loaded)]
         lines += since or ["No deviation from the registration."]
     return [*lines, *(f"{result.record.claim}: {result.record.note}" for result in results if result.record.note)]
@@ -133,12 +135,18 @@ def _listed(cells: Sequence[record.Cell]) -> str:
 
 
 def _runs(made: Registration, rows: Sequence[Row]) -> Iterator[str]:
-    """Yield the runs that are older than the registration, or were made with another program or other versions."""
+    """Yield the runs that are older than the registration, or were trained or evaluated with other code or versions."""
     early = [row.title for row in rows if row.record and row.record.attempts[0].started_at < made.registered_at]
     if early:
         yield f"begun before the registration of {made.registered_at}: {several(early, _NAMED)}"
-    moved = collected((text, row.title) for row in rows for text in _changed(made.made_with, row.made_with))
+    moved = collected((text, row.title) for row in rows for text in _moved(made, row))
     yield from (f"{text}: {several(titles, _NAMED)}" for text, titles in moved.items())
+
+
+def _moved(made: Registration, row: Row) -> Iterator[str]:
+    """Return each difference of program or version under which a run was trained or evaluated, once."""
+    programs = (row.made_with, *(scored.record.provenance for scored in row.scored))
+    return iter(dict.fromkeys(text for program in programs for text in _changed(made.made_with, program)))
 
 
 def _changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
