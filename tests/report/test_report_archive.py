@@ -223,6 +223,33 @@ def test_a_changed_item_and_a_changed_record_are_named_although_the_metadata_wer
     assert "records.csv: line" in out
 
 
+def graded(content: dict[str, bytes]) -> str:
+    """Give an evaluation a graded outcome whose items do not have the mean that its record states."""
+    name = next(
+        n
+        for n in sorted(content)
+        if n.endswith(".parquet") and "metric/acc" in parquet.read_schema(pyarrow.BufferReader(content[n])).names
+    )
+    table = parquet.read_table(pyarrow.BufferReader(content[name]))
+    out = pyarrow.BufferOutputStream()
+    parquet.write_table(table.append_column("metric/p_right", [[0.5] * table.num_rows]), out)
+    content[name] = out.getvalue().to_pybytes()
+    score = json.loads(content[name.replace(".parquet", ".json")])
+    score["metrics"]["p_right"] = {**score["metrics"]["acc"], "value": 0.75}
+    content[name.replace(".parquet", ".json")] = json.dumps(score).encode()
+    return name
+
+
+def test_a_graded_outcome_that_its_items_do_not_give_is_named(copy, capsys):
+    names = []
+    repack(copy, lambda content: names.append(graded(content)), described=True)
+    assert run("verify", [str(copy)]) == 1
+    named = [line for line in capsys.readouterr().out.splitlines() if "p_right of" in line]
+    assert len(named) == 1
+    assert named[0].startswith(f"{NAME}: {names[0].removeprefix('runs/')}: ")
+    assert named[0].endswith("the record states 0.75, its items give 0.5")
+
+
 def zipped(path: Path, entries, compression=zipfile.ZIP_DEFLATED) -> Path:
     with zipfile.ZipFile(path, "w", compression) as archive:
         for name, data in entries:

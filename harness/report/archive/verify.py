@@ -18,6 +18,7 @@ from itertools import zip_longest
 from pathlib import Path
 from statistics import fmean
 
+from harness.records.evaluation import GRADED
 from harness.records.record import RunRecord, Training, read
 from harness.records.untrusted import shortened
 from harness.report.archive import METADATA, NAME, VERSIONS, container, members
@@ -28,7 +29,7 @@ from harness.report.data.rows import Loaded, Row
 from harness.report.writers import manifest
 
 _DESCRIBING = (METADATA, VERSIONS)
-_MEANS = ("acc", "acc_norm", "exact_match")  # metrics that are the mean of their items
+_MEANS = ("acc", "acc_norm", "exact_match", *GRADED)  # metrics that are the mean of their items
 NUMBER = re.compile(r"(?<![\w.])[-+\N{MINUS SIGN}]?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?")
 _TEXT = (".md", ".tex", ".csv", ".bib", ".cff", ".html", ".svg")
 _NOT_COMPARED = (NAME, manifest.NAME)
