@@ -13,13 +13,21 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
+def steady(value: float) -> float:
+    """Return a number without the noise of its last bits, by which one half would be rounded up and an equal one down.
+
+    A mean over 400 items and 5 seeds has half a digit to spare in every second case.
+    """
+    return round(value, 9)
+
+
 def quantity(value: float | None) -> str:
     """A measured amount: three significant digits, all digits before the point, thousands apart."""
     if value is None:
         return DASH
     size = abs(value)
     digits = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3
-    return f"{value:,.{digits}f}"
+    return f"{steady(value):,.{digits}f}"
 
 
 def percent(part: int, whole: int) -> str:

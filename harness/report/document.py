@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
 from harness.records.untrusted import NO_BREAK
+from harness.report.display import steady
 
 PLUS_MINUS = f"{NO_BREAK}\N{PLUS-MINUS SIGN}{NO_BREAK}"
 MINUS = "\N{MINUS SIGN}"
@@ -349,7 +350,7 @@ def fixed(value: float, digits: int, signed: bool = False) -> str:
     """Return a number with fixed decimals, thousands apart and a real minus; never a negative zero."""
     if math.isinf(value):
         return f"{MINUS if value < 0 else '+' if signed else ''}\N{INFINITY}"
-    text = f"{value:{'+' if signed else ''},.{digits}f}"
+    text = f"{steady(value):{'+' if signed else ''},.{digits}f}"
     if float(text.replace(",", "")) == 0:
         text = text.replace("-", "+" if signed else "")
     return text.replace("-", MINUS)
@@ -365,7 +366,9 @@ def ranked(table: Table, key: str, among: Iterable[int] | None = None) -> Table:
     sign = -1 if column.better == "higher" else 1
     competing = range(len(table.rows)) if among is None else [*among]
     values = {i: cell for i in competing if isinstance(cell := table.rows[i][place], Number)}
-    rounded = {i: sign * round(cell.value * column.scale, digits_of(cell, column)) for i, cell in values.items()}
+    rounded = {
+        i: sign * round(steady(cell.value * column.scale), digits_of(cell, column)) for i, cell in values.items()
+    }
     places = sorted({*rounded.values()})
     if len(places) < 2:
         return table

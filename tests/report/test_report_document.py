@@ -15,6 +15,7 @@ from rich.console import Console
 from harness.records import record
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
+from harness.report.display import quantity
 from harness.report.document import (
     Bullets,
     Column,
@@ -107,6 +108,24 @@ def test_two_significant_digits_of_the_error_decide(error, decimals):
 )
 def test_a_cell_as_people_read_it(cell, column, text):
     assert plain(cell, column) == text
+
+
+def test_one_mean_is_shown_as_one_number_however_it_was_computed():
+    """Of 400 items and 5 seeds every second accuracy ends in half of the last digit that is shown."""
+    for right in range(2001):
+        seeds = [right // 5 + (place < right % 5) for place in range(5)]
+        ways = (
+            100 * right / 2000, 100 * (right / 2000), right * 0.05, 100 * sum(n / 400 for n in seeds) / 5,
+            100 * (sum(n / 400 for n in seeds) / 5), sum(100 * n / 400 for n in seeds) / 5,
+            100 * round(right / 2000, 12),
+        )  # fmt: skip
+        assert len({fixed(value, 1) for value in ways}) == 1, right
+        assert len({fixed(-value, 1, signed=True) for value in ways}) == 1, right
+        assert len({quantity(value) for value in ways}) == 1, right
+        columns = (Column("method", "Method", text=True), Column("acc", "Acc.", scale=100, digits=1, better="higher"))
+        rows = [*((str(place), value / 100) for place, value in enumerate(ways)), ("far", -1.0)]
+        marks = ranked(Table.of(columns, rows), "acc").cells("acc")
+        assert [cell.emphasis for cell in marks] == ["best"] * len(ways) + [""], right
 
 
 def test_no_number_has_a_hyphen_or_a_negative_zero():

@@ -8,7 +8,7 @@ from harness.report.analysis.axes import memory, on_gpu
 from harness.report.analysis.claims import Claims
 from harness.report.data.groups import Group
 from harness.report.data.rows import Row
-from harness.report.display import GIBIBYTE, mean
+from harness.report.display import GIBIBYTE, mean, steady
 from harness.report.figures.canvas import Figure, Sheet
 from harness.report.figures.style import (
     BASE_COLOR,
@@ -133,7 +133,7 @@ def _draw_gains(sheet: Sheet, bars: Sequence[Bar], scale: Scale, claims: Claims)
 
 
 def _words(bar: Bar, scale: Scale) -> str:
-    interval = " to ".join(f"{end:+.1f}" if scale.factor != 1 else f"{end:+.3f}" for end in bar.interval or ())
+    interval = " to ".join(f"{steady(end):+.{1 if scale.factor != 1 else 3}f}" for end in bar.interval or ())
     parts = [f"{bar.group.name}: {scale.text(bar.gain, signed=True)}", f"95 % CI {interval}" if interval else ""]
     return ", ".join(part for part in (*parts, bar.memory) if part)
 

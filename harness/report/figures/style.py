@@ -16,7 +16,7 @@ from harness.report import names
 from harness.report.analysis.axes import Quality
 from harness.report.analysis.claims import MetricComparison
 from harness.report.data.groups import Group
-from harness.report.display import capital, short
+from harness.report.display import capital, short, steady
 
 # Okabe and Ito, Color Universal Design, 2008, without yellow, which is hard to see on white, and without black, the
 # color of text; then two dark hues of Paul Tol's palette for color-blind readers.
@@ -236,7 +236,7 @@ class Scale:
         """Return a drawn number in words: 63.0 %, +13.5 points, 2.471 nats per token."""
         digits = 1 if self.factor != 1 else 3
         unit = self.unit_of_gain if signed else self.unit
-        return f"{drawn:{'+' if signed else ''}.{digits}f} {unit}".rstrip()
+        return f"{steady(drawn):{'+' if signed else ''}.{digits}f} {unit}".rstrip()
 
 
 def scale_of(measured: MetricComparison | Quality) -> Scale:

@@ -10,7 +10,7 @@ from harness.report import names
 from harness.report.analysis.claims import MetricComparison
 from harness.report.analysis.tradeoff import left_out, ranked_on_all
 from harness.report.data.groups import Group
-from harness.report.display import p_value
+from harness.report.display import p_value, steady
 from harness.report.figures.canvas import Figure, Sheet
 from harness.report.figures.style import BASE_COLOR, drawable, method_of, names_of, point_of, scale_of
 
@@ -95,8 +95,8 @@ def _block(title: str, tasks: Sequence[MetricComparison], members: Sequence[Grou
         changes = [scale.gain(gain.value) for gain in over if gain]
         scores = [contest.value(group) for group in members]
         digits = 1 if scale.factor != 1 else 2
-        numbers = [f"{value:+.{digits}f}" for value in changes] if gains else [
-            f"{scale.factor * score:.{digits}f}" for score in scores]  # fmt: skip
+        numbers = [f"{steady(value):+.{digits}f}" for value in changes] if gains else [
+            f"{steady(scale.factor * score):.{digits}f}" for score in scores]  # fmt: skip
         cells.append(tuple(text.replace("-", "\N{MINUS SIGN}") for text in numbers))
         ranks.append(tuple(map(float, rankdata([-scale.gain(score) for score in scores]))))
     average = tuple(sum(column) / len(ranks) for column in zip(*ranks, strict=True))

@@ -11,7 +11,7 @@ from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import METHOD
 from harness.report.data.tuning import Contestant
 from harness.report.display import collected, several
-from harness.report.document import Column, Missing, Number, Table, Text, ranked
+from harness.report.document import Column, Missing, Number, Table, Text, fixed, ranked
 
 _RATES = (("lr_scale",), ("method.lr",), ("train.lr",))  # a sweep that tunes something else has several trials a rate
 _DIGITS = 3
@@ -49,7 +49,7 @@ def lines(comparison: Comparison, tuned: Sequence[Contestant]) -> list[str]:
         losses = {name: loss for name, grid in grids.items() if (loss := grid[rate].loss) is not None}
         if len(losses) > 1:
             winners.append((titles[min(losses, key=lambda name: losses[name])], names.value(rate)))
-            spans.append(f"{max(losses.values()) - min(losses.values()):.{_DIGITS}f} at {names.value(rate)}")
+            spans.append(f"{fixed(max(losses.values()) - min(losses.values()), _DIGITS)} at {names.value(rate)}")
     own = [min(known) for grid in grids.values() if (known := [t.loss for t in grid.values() if t.loss is not None])]
     if not winners:
         return []
@@ -57,7 +57,7 @@ def lines(comparison: Comparison, tuned: Sequence[Contestant]) -> list[str]:
     return [
         f"At a shared learning rate the lowest validation loss is that of: {'; '.join(best)}",
         f"Between the best and the worst method lie {several(spans, len(spans))} nats, and "
-        f"{max(own) - min(own):.{_DIGITS}f} where each has its own best rate. Nothing is tested on these losses",
+        f"{fixed(max(own) - min(own), _DIGITS)} where each has its own best rate. Nothing is tested on these losses",
     ]
 
 
