@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.records.untrusted import NO_BREAK
+from harness.report.analysis.axes import memory_spread
 from harness.report.analysis.claims import FEWEST_ITEMS, Claims, Pair
 from harness.report.analysis.recommend import Advice, Need, Option, advise, options
 from harness.report.analysis.verdicts import seeds_of
@@ -240,14 +241,22 @@ def _is_cheapest(chosen: Option, methods: Sequence[Option]) -> bool:
 
 
 def _ladder(result: Claims, methods: Sequence[Option]) -> Iterator[tuple[float, Option]]:
-    """Yield the best method from each memory on: the Pareto front of the point estimates."""
+    """Yield the best method from each memory on: the Pareto front of the point estimates.
+
+    Memories that are closer than those of two runs of one method are one.
+    """
     sign = 1 if result.contest.higher_is_better else -1
     measured = [(used, option) for option in methods if (used := option.costs["memory"]) is not None]
+    measured.sort(key=lambda entry: (entry[0], -sign * entry[1].value))
+    spread = memory_spread(option.group for _, option in measured)
     best = float("-inf")
-    for used, option in sorted(measured, key=lambda entry: (entry[0], -sign * entry[1].value)):
+    while measured:
+        near = [entry for entry in measured if entry[0] - measured[0][0] <= spread]
+        used, option = max(near, key=lambda entry: sign * entry[1].value)
         if sign * option.value > best:
             best = sign * option.value
             yield used, option
+        measured = measured[len(near) :]
 
 
 def _decides_nothing(result: Claims) -> Iterator[str]:

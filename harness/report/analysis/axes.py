@@ -116,6 +116,17 @@ def on_gpu(groups: Iterable[Group]) -> bool:
     return any(required_memory(group) is not None for group in groups)
 
 
+def memory_spread(groups: Iterable[Group]) -> float:
+    """Return the bytes by which the runs of one method differ at most; limits that are closer are one limit."""
+    spread = 0.0
+    for group in groups:
+        measured = [QUANTITIES[name] for name in ("required_memory_bytes", "peak_memory_bytes")]
+        runs = [next((used for read in measured if (used := read(row)) is not None), None) for row in group.rows]
+        known = [used for used in runs if used is not None]
+        spread = max(spread, max(known, default=0.0) - min(known, default=0.0))
+    return spread
+
+
 def _average(group: Group, read: Quantity) -> float | None:
     return mean(map(read, group.rows)) if group.measured else None
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.records.untrusted import NO_BREAK
-from harness.report.analysis.axes import PARAMETERS, SAVED, TRAIN_SECONDS, memory, required_memory
+from harness.report.analysis.axes import PARAMETERS, SAVED, TRAIN_SECONDS, memory, memory_spread, required_memory
 from harness.report.analysis.claims import MetricComparison
 from harness.report.data.groups import EQUAL, Aligned, Group, Measure, aligned, outcomes
 from harness.report.display import GIBIBYTE, p_value, quantity, several
@@ -237,7 +237,7 @@ def recommendations(contest: MetricComparison, groups: Sequence[Group], toleranc
         if any(option.overhead and not option.is_base for option in every)
         else []
     )
-    peaks = sorted({used for option in every if (used := option.costs["memory"]) is not None}, reverse=True)[1:]
+    peaks = _apart(every)[1:]
     limits = peaks[:: -(-len(peaks) // MOST_LIMITS)] if peaks else []
     needs += [
         (f"Within {limit / GIBIBYTE:.2f}{NO_BREAK}GiB", Need(tolerance=tolerance, memory_bytes=limit))
@@ -250,6 +250,15 @@ def recommendations(contest: MetricComparison, groups: Sequence[Group], toleranc
         if chosen is not None and chosen.label not in lines and (chosen.overhead or not chosen.is_base):
             lines[chosen.label] = f"{name}: {_reason(advice)}"
     return list(lines.values())
+
+
+def _apart(every: Sequence[Option]) -> list[float]:
+    """Return the methods' memories from the largest down, without those that runs of one method would tell apart."""
+    spread, apart = memory_spread(option.group for option in every), list[float]()
+    for used in sorted({used for option in every if (used := option.costs["memory"]) is not None}, reverse=True):
+        if not apart or apart[-1] - used > spread:
+            apart.append(used)
+    return apart
 
 
 def _reason(advice: Advice) -> str:
