@@ -35,12 +35,16 @@ class Profile:
 
 @dataclass(frozen=True)
 class RateRatio:
-    """A ratio of best rates, its interval (infinite or zero where a grid ends too early), and why it is open."""
+    """A ratio of best rates, its interval (infinite or zero where a grid ends too early), and why it is open.
+
+    `inside` is whether both best rates lie inside their grids, and resamples alone beyond them.
+    """
 
     value: float
     low: float
     high: float
     why: str
+    inside: bool
 
 
 def rate_ratio(
@@ -73,7 +77,8 @@ def rate_ratio(
     value = first.middle[0] - second.middle[0]
     low = float(np.quantile(first.low[1:] - second.high[1:], level / 2, method="lower"))
     high = float(np.quantile(first.high[1:] - second.low[1:], 1 - level / 2, method="higher"))
-    return RateRatio(math.exp(value), math.exp(low), math.exp(high), _why(first, second, level))
+    inside = all(math.isfinite(end[0]) for best in (first, second) for end in (best.low, best.high))
+    return RateRatio(math.exp(value), math.exp(low), math.exp(high), _why(first, second, level), inside)
 
 
 @dataclass(frozen=True)

@@ -46,9 +46,24 @@ def test_a_best_rate_beyond_the_grid_leaves_the_interval_open():
     assert found.high == np.inf
     assert found.low > 50
     assert found.why.startswith("the first grid ends too high in 100% of the resamples")
+    assert not found.inside
     other = rate_ratio(profile(random, 4e-3), profile(random, 1e-6), None, 0.05)
     assert other.high == np.inf
     assert other.why.startswith("the second grid ends too low")
+
+
+def test_few_noisy_seeds_open_the_interval_of_a_best_rate_inside_the_grid():
+    """Rates beyond the grid would not close it; more seeds do."""
+    random = np.random.default_rng(4)
+    few, many = (
+        [profile(random, best, seeds=seeds, seed_sd=0.15) for best in (4e-3, 4e-4)] for seeds in (3, 60)
+    )  # fmt: skip
+    open_, closed = rate_ratio(*few, None, 0.0045), rate_ratio(*many, None, 0.0045)
+    assert (open_.inside, closed.inside) == (True, True)
+    assert open_.high == np.inf
+    assert "resamples" in open_.why
+    assert closed.high < np.inf
+    assert closed.why == ""
 
 
 def test_a_diverged_trial_closes_the_grid():

@@ -228,7 +228,8 @@ def _best_rates(claim: Ratio, comparison: Comparison, level: float) -> Evidence:
     if seeds < 2:
         why = "one tuning seed shows nothing of the noise between seeds"
         return Evidence(result.value, None, why, basis, "two or more tuning seeds")
-    narrower = "rates beyond the grid" if result.why else "more tuning seeds, or rates closer to each other"
+    ways = "rates closer to each other" if not result.why else "rates beyond the grid"
+    narrower = f"more tuning seeds, or {ways}" if result.inside else ways
     return Evidence(result.value, (result.low, result.high), result.why, basis, narrower)
 
 
