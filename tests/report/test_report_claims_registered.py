@@ -261,3 +261,17 @@ def test_a_registration_without_a_commit_says_what_it_does_not_see(runs, made_wi
     made = replace(made, made_with={**made.made_with, **made_with})
     lines = explained([], replace(loaded, registration=made))
     assert any("registered without a commit of its code" in line for line in lines) == is_said
+
+
+def test_options_of_the_report_are_deviations(runs):
+    loaded = loaded_with(runs)
+    loaded = replace(loaded, registration=registered(loaded))
+    before = deviations(loaded)
+    assert [line for line in deviations(replace(loaded, margin=0.05)) if line not in before] == [
+        "margin: registered nothing, now 0.05"
+    ]
+    assert [line for line in deviations(replace(loaded, allowed=("train.weight_decay",))) if line not in before] == [
+        "undeclared differences allowed by an option of the report (--allow): train.weight_decay"
+    ]
+    stated = replace(loaded, sweep=replace(loaded.sweep, margin=0.02), margin=0.02)
+    assert deviations(replace(stated, registration=registered(stated, margin=0.02))) == before

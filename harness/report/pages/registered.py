@@ -7,7 +7,7 @@ from typing import Any
 from harness.records import record
 from harness.records.registration import Registration
 from harness.report.analysis.tested_claims import Tested
-from harness.report.data.rows import Loaded, Row, claim_level
+from harness.report.data.rows import MARGIN, Loaded, Row, claim_level
 from harness.report.display import collected, several, short
 from harness.report.document import Column, Table, key_of
 
@@ -79,16 +79,18 @@ def deviations(loaded: Loaded) -> list[str]:
     rows = [row for row in (*loaded.rows, *loaded.trials) if row.record]
     twice = [row.title for row in rows if any(old.evaluation["role"] in ("target", "test") for old in row.replaced)]
     read = [f"test read twice, since it was trained again: {several(twice, _NAMED)}"] if twice else []
-    return [*_question(made, sweep), *_seeds(made, sweep), *_cells(made, sweep), *_runs(made, rows), *read]
+    return [*_question(made, loaded), *_seeds(made, sweep), *_cells(made, sweep), *_runs(made, rows), *read]
 
 
-def _question(made: Registration, sweep: record.SweepRecord) -> Iterator[str]:
-    """Yield the parts of the question that have changed since."""
+def _question(made: Registration, loaded: Loaded) -> Iterator[str]:
+    """Yield the parts of the question that have changed since, in its file or by an option of the report."""
+    sweep = loaded.sweep
+    assert sweep is not None, "only a sweep is registered"
     tuning = sweep.tuning
     now = {
         "question": sweep.question,
         "primary": sweep.primary,
-        "margin": sweep.margin,
+        "margin": sweep.margin if loaded.margin == (sweep.margin or MARGIN) else loaded.margin,
         "claims": tuple(claim.claim for claim in sweep.claims),
         "rule": tuning.rule if tuning else None,
         "tuned": tuning.settings if tuning else (),
@@ -98,6 +100,8 @@ def _question(made: Registration, sweep: record.SweepRecord) -> Iterator[str]:
     for key, value in now.items():
         if then[key] != value:
             yield f"{key.replace('_', ' ')}: registered {_shown(then[key])}, now {_shown(value)}"
+    if loaded.allowed:
+        yield f"undeclared differences allowed by an option of the report (--allow): {', '.join(loaded.allowed)}"
 
 
 def _seeds(made: Registration, sweep: record.SweepRecord) -> Iterator[str]:
