@@ -334,7 +334,7 @@ def test_a_margin_that_is_none_is_refused(command, margin, capsys):
     with pytest.raises(SystemExit) as refused:
         run(command[0], [*command[1:], f"--margin={margin}"])
     assert refused.value.code == 2
-    assert f"{margin} is not above zero" in capsys.readouterr().err
+    assert f"'{margin}' is not a number above zero" in capsys.readouterr().err
 
 
 def test_a_damaged_record_is_not_packed(tmp_path, capsys):

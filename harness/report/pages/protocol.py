@@ -63,9 +63,10 @@ def _tuning(comparison: Comparison) -> Section:
     if hyperparameters.test_readers(comparison.loaded):
         reads = f"Final runs have the seeds {seeds}; other runs were evaluated on the test sets too."
     number = sum(len(contestant.trials) for contestant in comparison.tuning)
+    tried_with = f"seed{'s' if len(tuning.seeds) > 1 else ''} {', '.join(map(str, tuning.seeds))}"
     text = (
-        f" Each method was tuned with {count} trial{'' if count == '1' else 's'} over the {several(searched)} (seed "
-        f"{', '.join(map(str, tuning.seeds))}), selected by {RULE_TEXTS.get(tuning.rule, tuning.rule)}. {reads} "
+        f" Each method was tuned with {count} trial{'' if count == '1' else 's'} over the {several(searched)} "
+        f"({tried_with}), selected by {RULE_TEXTS.get(tuning.rule, tuning.rule)}. {reads} "
         f"{failed:,} of {counted(number, 'trial')} failed or diverged, and counted as trials. Tuning took "
         f"{quantity(spent)} device hours. Search spaces and selected values are in"
     )
