@@ -1,11 +1,13 @@
 """The reports of studies in `reports/`: which files of them are committed, and how large they may be."""
 
+import json
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from harness.report.archive import LIMITS, NAME, oversized
+from harness.report.archive import LIMITS, NAME, container, oversized
+from harness.report.archive.verify import verify
 
 ROOT = Path(__file__).parents[2]
 STUDIES = ("folklore", "learning_rate_matters")
@@ -45,3 +47,23 @@ def test_the_committed_archives_are_within_the_limits():
     folders = sorted(path.parent for path in ROOT.glob(f"reports/*/{NAME}") if not ignored(str(path.relative_to(ROOT))))
     assert [folder.name for folder in folders] == sorted(COMMITTED)
     assert [line for folder in folders for line in oversized(folder)] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMMITTED)
+def test_a_committed_report_is_the_one_that_its_records_give(name):
+    """With the code as it is now: a change of the report's code makes the committed reports anew."""
+    verdict = verify(ROOT / "reports" / name)
+    if verdict.wrong and verdict.libraries:
+        pytest.skip(f"written with other versions: {'; '.join(verdict.libraries)}")
+    assert verdict.wrong == ()
+    assert verdict.records > 100
+
+
+@pytest.mark.parametrize("name", COMMITTED)
+def test_a_committed_report_is_that_of_the_committed_registration(name):
+    held = json.loads(container.read(ROOT / "reports" / name / NAME)[f"runs/sweeps/{name}/registration.json"])
+    assert held == json.loads((ROOT / "sweeps" / f"{name}.registration.json").read_text())
+    page = (ROOT / "reports" / name / "report.md").read_text()
+    assert f"sha256 {held['digest']}" in page
+    assert "begun before the registration" not in page
