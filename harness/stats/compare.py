@@ -50,14 +50,15 @@ def compare_methods(
 
     Args:
         outcomes: by method, an array of shape (seeds, items): right or wrong, graded, or a loss. Items are in the same
-            order everywhere. A lost seed is a whole row of NaN; a method with fewer seeds has fewer rows.
+            order everywhere. A lost seed is a whole row of NaN (or masked); a method with fewer seeds has fewer rows.
         baseline: the method that the family "baseline" compares the others with.
         families: "baseline" (each against the baseline; absent without one), "best" (each against the best, a
             deterministic baseline left out) and "all" (every pair). Each is adjusted on its own.
         level: of each family.
-        margin: the largest difference that counts as none, for verdicts of equivalence.
+        margin: the largest difference that counts as none, for verdicts of equivalence; positive and finite.
         clusters: shape (items,), a label for each item where items are not independent (passage, subject).
-        weights: shape (items,), the denominators of a ratio of sums, such as the answer tokens of a loss in nats.
+        weights: shape (items,), the denominators of a ratio of sums, such as the answer tokens of a loss in nats: a
+            score is sum(outcomes) / sum(weights). For a weighted mean give the outcomes times their weights.
         deterministic: methods in which nothing was drawn, such as the untouched base model: shape (1, items) and no
             seed noise, unlike a method that was run once.
         paired_seeds: whether row s is the same seed for every method; pairs then use the seeds that both have.
@@ -73,6 +74,7 @@ def compare_methods(
     for name, given in (("families", families), ("deterministic", deterministic)):
         if isinstance(given, str):
             raise ValueError(f"{name}={given!r}: a list of names is needed, such as [{given!r}]")
+    families, deterministic = tuple(families), tuple(deterministic)  # an iterator is read once
     _check(outcomes, baseline, families, level, margin)
     data = checked(outcomes, weights, clusters, deterministic)
     fixed = np.array([name in data.deterministic for name in data.names])
@@ -100,14 +102,16 @@ def _check(
     level: float,
     margin: float | None,
 ) -> None:
+    if not isinstance(outcomes, Mapping) or not all(isinstance(name, str) for name in outcomes):
+        raise ValueError("outcomes: a dict is needed, from the name of each method to an array of shape (seeds, items)")
     if baseline is not None and baseline not in outcomes:
         raise ValueError(f"baseline={baseline!r}: no such method; there are {', '.join(outcomes)}")
     if unknown := [name for name in families if name not in FAMILIES]:
         raise ValueError(f"families: {', '.join(map(str, unknown))}: no such family; there are {', '.join(FAMILIES)}")
     if not 0 < level < 0.5:
         raise ValueError(f"level={level:g}: it lies between 0 and 0.5, such as 0.05")
-    if margin is not None and not margin > 0:
-        raise ValueError(f"margin={margin:g}: an equivalence margin must be positive")
+    if margin is not None and not 0 < margin < float("inf"):
+        raise ValueError(f"margin={margin:g}: an equivalence margin must be positive and finite")
 
 
 def _members(count: int, baseline: int | None, best: int, candidates: Sequence[int]) -> dict[FamilyName, Members]:

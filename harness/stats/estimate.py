@@ -5,7 +5,7 @@ Two noises are kept apart: that of the items of an evaluation (every function) a
 """
 
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Sized
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -147,13 +147,21 @@ def clustered(values: ArrayLike, weights: ArrayLike | None, clusters: ArrayLike 
 def cluster_codes(clusters: ArrayLike, items: int) -> NDArray[np.int_]:
     """Return the number of each item's cluster, in the order of their first items.
 
+    Labels are compared as Python values: 1 and "1" are two.
+
     Raises:
-        ValueError: not one label for each item, or an item without one.
+        ValueError: not one label for each item, an item without one, or a label that cannot be a key.
     """
-    array = np.asarray(clusters)
-    if array.shape != (items,):
-        raise ValueError(f"clusters of shape {array.shape}: one for each of the {items} items is needed")
-    labels = array.tolist()
+    given: Any = clusters
+    sized = isinstance(given, Sized) and not isinstance(given, np.ndarray | str)
+    shape = (len(given),) if sized else np.shape(given)
+    if shape != (items,):
+        raise ValueError(f"clusters of shape {shape}: one for each of the {items} items is needed")
+    labels = (
+        given.tolist() if isinstance(given, np.ndarray) else [*given]
+    )  # an array of a list would turn nan into text
+    if not all(isinstance(label, Hashable) for label in labels):
+        raise ValueError("clusters: a label is a number, a name or a tuple of them")
     if lost := sum(label is None or label != label for label in labels):
         raise ValueError(
             f"clusters: {lost} of {items} items have no label; an item that stands alone has one of its own"

@@ -188,7 +188,7 @@ def checked(
     counts = {name: row.shape[1] for name, row in rows.items()}
     if len({*counts.values()}) > 1:
         raise ValueError(f"items: {counts}; every method needs the same items in the same order")
-    if unknown := sorted({*deterministic} - {*rows}):
+    if unknown := sorted(map(str, {*deterministic} - {*rows})):
         raise ValueError(f"deterministic: {', '.join(unknown)}: no such method; there are {', '.join(rows)}")
     if several := [name for name in deterministic if len(rows[name]) > 1]:
         raise ValueError(
@@ -215,7 +215,10 @@ def checked(
 
 
 def _rows(name: str, values: ArrayLike) -> Floats:
-    array = np.asarray(values, dtype=np.float64)
+    try:
+        array = np.ma.asarray(values, dtype=np.float64).filled(np.nan)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: outcomes must be numbers in an array of shape (seeds, items): {error}") from None
     if array.ndim != 2 or not array.size:
         raise ValueError(f"{name}: outcomes of shape {array.shape}; (seeds, items) is needed, at least one of each")
     lost = np.isnan(array)
@@ -228,6 +231,8 @@ def _rows(name: str, values: ArrayLike) -> Floats:
 
 def _weights(weights: ArrayLike, items: int) -> Floats:
     array = np.asarray(weights, dtype=np.float64)
-    if array.shape != (items,) or not (array >= 0).all() or not array.sum() > 0:
-        raise ValueError(f"weights of shape {array.shape}: {items} non-negative ones with a positive sum are needed")
+    if array.shape != (items,) or not ((array >= 0) & (array < np.inf)).all() or not array.sum() > 0:
+        raise ValueError(
+            f"weights of shape {array.shape}: {items} non-negative, finite ones with a positive sum are needed"
+        )
     return array
