@@ -49,8 +49,9 @@ def compare_methods(
     """Compare methods that answered the same items, each with one or several seeds.
 
     Args:
-        outcomes: by method, an array of shape (seeds, items): right or wrong, graded, or a loss. Items are in the same
-            order everywhere. A lost seed is a whole row of NaN (or masked); a method with fewer seeds has fewer rows.
+        outcomes: by method, an array of shape (seeds, items): right or wrong (any two values, such as 0 and 1 or 0 and
+            100), graded, or a loss. Items are in the same order everywhere. A lost seed is a whole row of NaN (or
+            masked); a method with fewer seeds has fewer rows.
         baseline: the method that the family "baseline" compares the others with.
         families: "baseline" (each against the baseline; absent without one), "best" (each against the best, a
             deterministic baseline left out) and "all" (every pair). Each is adjusted on its own.

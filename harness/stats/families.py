@@ -129,7 +129,7 @@ class _Comparer:
     def _interval(self, basis: Basis, low: float, high: float) -> tuple[float, float]:
         if not basis.measured:
             return _WHOLE
-        most = 1.0 if self.data.right_or_wrong else float("inf")  # shares of right answers differ by at most 1
+        most = self.data.gap or float("inf")  # shares of right answers differ by at most 1
         return max(low, -most), min(high, most)
 
     def _verdict(self, basis: Basis, p: float, p_alike: float) -> Verdict:

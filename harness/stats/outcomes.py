@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 from harness.stats.estimate import Floats, cluster_codes, summed
 
 Seeds = tuple[int, ...]  # positions of the seeds that are there
+_SAME = 1e-9  # of values that are equal but for rounding
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Outcomes:
         values: by method, shape (seeds, units), scaled so that a score is a mean over the units; NaN for a lost seed.
         weights: shape (units,), with mean 1.
         deterministic: methods without seed noise; their single row holds for every seed.
-        right_or_wrong: whether every outcome is 0 or 1 (0 or its weight).
+        gap: distance of the two values of right-or-wrong outcomes, 1 for those of 0 and 1; 0 for graded outcomes.
         unseen: variance that one discordant item more would add to a difference of two right-or-wrong scores, times the
             mean size of a cluster; 0 for graded outcomes.
     """
@@ -37,7 +38,7 @@ class Outcomes:
     values: tuple[Floats, ...]
     weights: Floats
     deterministic: frozenset[str]
-    right_or_wrong: bool
+    gap: float
     unseen: float
 
     @property
@@ -98,9 +99,9 @@ class Outcomes:
         """Return how the variance that items bring to a difference grows with it; 0 for graded outcomes.
 
         It is the mean square of a unit's difference over its mean size, over the units, one wholly discordant unit
-        added: 1 / n where single runs answer n items, less where the units differ in part.
+        added: gap / n where single runs answer n items, less where the units differ in part.
         """
-        if not self.right_or_wrong:
+        if not self.gap:
             return 0.0
         if common not in self._cached_rises:
             self._cached_rises[common] = self._rises(common)
@@ -116,12 +117,12 @@ class Outcomes:
             used = (common if common and own else own) or (0,)
             if not own or {*used} <= {*own}:
                 row[:] = value[list(used)].mean(axis=0)
-        whole = float(self.weights @ self.weights) / self.units
+        whole = self.gap**2 * float(self.weights @ self.weights) / self.units
         apart = [np.abs(rows - row) for row in rows]
         return (
             np.array(
                 [
-                    ((difference * difference).sum(axis=1) + whole) / (difference.sum(axis=1) + 1.0)
+                    ((difference * difference).sum(axis=1) + whole) / (difference.sum(axis=1) + self.gap)
                     for difference in apart
                 ]
             )
@@ -196,7 +197,7 @@ def checked(
         )
     items = next(iter(counts.values()))
     below = np.ones(items) if weights is None else _weights(weights, items)
-    right_or_wrong = all(bool(((row == 0) | (row == below) | np.isnan(row)).all()) for row in rows.values())
+    gap = _gap([*rows.values()], below)
     sizes = np.ones(items)
     if clusters is not None:
         codes = cluster_codes(clusters, items)
@@ -209,9 +210,28 @@ def checked(
         values=tuple(row * scale for row in rows.values()),
         weights=below * scale,
         deterministic=frozenset(deterministic),
-        right_or_wrong=right_or_wrong,
-        unseen=float(sizes.mean()) / items**2 if right_or_wrong else 0.0,
+        gap=gap,
+        unseen=gap**2 * float(sizes.mean()) / items**2,
     )
+
+
+def _gap(rows: Sequence[Floats], below: Floats) -> float:
+    """Return the distance of the two values of right-or-wrong outcomes; 0 for graded outcomes.
+
+    They are 0 and 1, or any two others that some seed of a method shows both: -1 and 1, a share in percent, 1 and 0 for
+    wrong and right. Values are per unit of weight.
+    """
+    if all(bool(((row == 0) | (row == below) | np.isnan(row)).all()) for row in rows):
+        return 1.0
+    counted = below > 0
+    values = [row[~np.isnan(row[:, 0])][:, counted] / below[counted] for row in rows]
+    low, high = min(float(value.min()) for value in values), max(float(value.max()) for value in values)
+    if high - low <= (close := _SAME * max(abs(low), abs(high))):
+        return 0.0
+    two = all(bool(((value - low <= close) | (high - value <= close)).all()) for value in values)
+    both = any(bool((np.ptp(value, axis=1) > (high - low) / 2).any()) for value in values)
+    nothing = all(bool((np.nan_to_num(row[:, ~counted]) == 0).all()) for row in rows)
+    return high - low if two and both and nothing else 0.0
 
 
 def _rows(name: str, values: ArrayLike) -> Floats:

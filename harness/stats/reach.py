@@ -28,7 +28,7 @@ from harness.stats.estimate import Floats
 
 _STEPS = 10  # rounds of the search for a p-value at most: the bracket is narrow, and it closes to twelve digits
 _STEPS_OF_ENDS = 40
-_CLOSE = 1e-13  # of the logarithm of a half-width: close enough to end the search
+_CLOSE = 1e-13  # of a half-width: close enough to end the search
 _SMALLEST = 1e-100  # p-value: below 1e-108 scipy's quantile is not a number next to two degrees of freedom
 
 
@@ -108,9 +108,10 @@ def _ends(noise: Noise, near: _Near, quantiles: Floats) -> Floats:
     far = np.where(excludes_zero, 0.0, near.estimates + near.sides * reach)
 
     def excess(ends: Floats) -> Floats:
-        return np.asarray(near.sides * (ends - near.estimates) - _reach(noise.at(ends).variances, quantiles))
+        half = _reach(noise.at(ends).variances, quantiles)
+        return np.asarray((near.sides * (ends - near.estimates) - half) / reach)
 
-    return _root(excess, near.ends, far, (_STEPS_OF_ENDS, 1e-11))
+    return _root(excess, near.ends, far, (_STEPS_OF_ENDS, _CLOSE))
 
 
 def _p_values(noise: Noise, distances: Floats) -> Floats:

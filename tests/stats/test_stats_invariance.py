@@ -1,0 +1,115 @@
+"""Changes of the outcomes or of their order that change nothing in what `compare_methods` says of them."""
+
+import numpy as np
+import pytest
+
+from harness.stats import compare_methods, score_interval
+
+MARGIN = 0.05
+ENDS = ("interval", "adjusted_interval")
+LENGTHS = ("difference", "standard_error", "detectable")
+SHARES = ("p", "adjusted_p", "equivalence_p", "noninferiority_p")
+WORDS = ("verdict", "why", "scope", "runs_differ", "seeds")
+
+
+def drawn(kind, seeds=3, methods=5, items=200, lost=False):
+    """Return outcomes of methods with a base, and the options of the call."""
+    rng = np.random.default_rng(seeds + 10 * methods)
+    latent = rng.normal(size=items) + 0.4 * rng.normal(size=(methods + 1, 1, items))
+    latent = (
+        latent + 0.1 * rng.normal(size=(methods + 1, seeds, 1)) + 0.3 * rng.normal(size=(methods + 1, seeds, items))
+    )
+    latent = latent + 0.2 * rng.normal(size=(methods + 1, 1, 1))
+    values = (latent > 0).astype(float) if kind == "answers" else latent
+    outcomes = {f"m{place}": values[place] for place in range(methods)} | {"base": values[-1][:1]}
+    if lost:
+        outcomes["m1"][0] = outcomes["m3"][seeds - 1] = np.nan
+        outcomes["m2"] = outcomes["m2"][:-1]
+    return outcomes, {"baseline": "base", "deterministic": ["base"], "margin": MARGIN}
+
+
+def pairs(compared):
+    return {(name, pair.a, pair.b): pair for name, family in compared.families.items() for pair in family.pairs}
+
+
+def assert_same(first, second, scale=1.0, mirrored=False):
+    """Assert that the second comparison says what the first does, its unit `scale` times as large."""
+    ours, theirs = pairs(first), pairs(second)
+    assert ours.keys() == theirs.keys()
+    assert len(ours) >= 1
+    sign = -1.0 if mirrored else 1.0
+    for key, one in ours.items():
+        other = theirs[key]
+        for name in ENDS:
+            ends = sorted(sign * scale * end for end in getattr(one, name))
+            assert getattr(other, name) == pytest.approx(tuple(ends), rel=1e-10, abs=1e-12 * scale), (key, name)
+        for name in LENGTHS:
+            value = getattr(one, name)
+            expected = -1.0 if value is None else value * scale * (sign if name == "difference" else 1.0)
+            changed = getattr(other, name)
+            changed = -1.0 if changed is None else changed
+            assert changed == pytest.approx(expected, rel=1e-10, abs=1e-12 * scale), (key, name)
+        for name in SHARES:
+            assert getattr(other, name) == pytest.approx(getattr(one, name), rel=1e-9, abs=1e-14), (key, name)
+        for name in WORDS:
+            assert getattr(other, name) == getattr(one, name), (key, name)
+    assert second.best == first.best
+
+
+DESIGNS = [
+    ("answers", 1, False),
+    ("answers", 3, False),
+    ("answers", 4, True),
+    ("graded", 3, False),
+    ("graded", 4, True),
+]
+
+
+@pytest.mark.parametrize(("kind", "seeds", "lost"), DESIGNS)
+@pytest.mark.parametrize("paired", [True, False])
+def test_a_unit_and_an_origin_change_nothing(kind, seeds, lost, paired):
+    """Percent for shares, a score from -1 to 1, wrong answers in place of right ones."""
+    outcomes, options = drawn(kind, seeds, lost=lost)
+    options["paired_seeds"] = paired
+    expected = compare_methods(outcomes, **options)
+    for scale, shift in ((100.0, 0.0), (2.0, -1.0), (1.0, 3.0), (1e-6, 0.0)):
+        changed = {name: scale * values + shift for name, values in outcomes.items()}
+        assert_same(expected, compare_methods(changed, **options | {"margin": scale * MARGIN}), scale)
+    for flipped in ({n: -v for n, v in outcomes.items()}, {n: 1 - v for n, v in outcomes.items()}):
+        assert_same(expected, compare_methods(flipped, **options, higher_is_better=False), mirrored=True)
+
+
+@pytest.mark.parametrize("kind", ["answers", "graded"])
+def test_weights_have_no_unit(kind):
+    outcomes, options = drawn(kind)
+    weights = np.random.default_rng(3).integers(0, 30, size=200).astype(float)
+    assert (weights == 0).any()
+    weighted = {name: values * weights for name, values in outcomes.items()}
+    expected = compare_methods(weighted, **options, weights=weights)
+    tenfold = {name: 10 * values for name, values in weighted.items()}
+    assert_same(expected, compare_methods(tenfold, **options, weights=10 * weights))
+    for factor in (10.0, 1 / weights.sum()):
+        smaller = options | {"margin": MARGIN / factor}
+        assert_same(expected, compare_methods(weighted, **smaller, weights=factor * weights), 1 / factor)
+
+
+def test_equal_weights_are_none():
+    outcomes, options = drawn("answers")
+    assert_same(compare_methods(outcomes, **options), compare_methods(outcomes, **options, weights=np.ones(200)))
+
+
+@pytest.mark.parametrize("two", [(0.0, 100.0), (-1.0, 1.0), (0.25, 0.75)])
+def test_two_values_are_right_or_wrong_whichever_they_are(two):
+    """Agreement on a few items is no proof in percent either."""
+    wrong, right = two
+    answers = np.where(np.arange(40) % 3 == 0, right, wrong)[None]
+    pair = compare_methods({"a": answers, "b": answers}).pair("a", "b")
+    square = 2.0227**2  # Student's, 39 degrees of freedom
+    assert pair.interval[1] == pytest.approx((right - wrong) * square / (40 + square), rel=1e-3)
+
+
+def test_constants_are_not_right_or_wrong():
+    constant = {"a": np.full((3, 40), 0.7), "b": np.full((3, 40), 0.2), "c": np.full((3, 40), 0.2)}
+    for pair in compare_methods(constant).families["all"].pairs:
+        assert "no spread" in pair.why
+    assert score_interval(np.full((3, 40), 0.7)) is None
