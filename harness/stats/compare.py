@@ -66,8 +66,10 @@ def compare_methods(
         higher_is_better: False for a loss.
 
     Returns:
-        The families with their pairs. Two different single seeds, one seed a side and two seeds without another
-        method to borrow the variance from make no verdict, and the pair says why.
+        The families with their pairs, in the order of the outcomes. The order changes no number; of methods with
+        equal scores the first is the best, which chooses the pairs of the family "best". Two different single seeds,
+        one seed a side and two seeds without another method to borrow the variance from make no verdict, and the pair
+        says why.
 
     Raises:
         ValueError: arguments that do not fit, see the message.
@@ -77,22 +79,24 @@ def compare_methods(
             raise ValueError(f"{name}={given!r}: a list of names is needed, such as [{given!r}]")
     families, deterministic = tuple(families), tuple(deterministic)  # an iterator is read once
     _check(outcomes, baseline, families, level, margin)
-    data = checked(outcomes, weights, clusters, deterministic)
+    data = checked({name: outcomes[name] for name in sorted(outcomes)}, weights, clusters, deterministic)
+    order = [data.names.index(name) for name in outcomes]
     fixed = np.array([name in data.deterministic for name in data.names])
     variance = seed_variances(data.scores, fixed, paired=paired_seeds)
     sign = 1.0 if higher_is_better else -1.0
-    candidates = [i for i, name in enumerate(data.names) if name != baseline or name not in data.deterministic]
+    candidates = [i for i in order if data.names[i] != baseline or not fixed[i]]
     best = max(candidates, key=lambda i: sign * round(float(data.means[i]), _EQUAL))
-    members = _members(len(data.names), None if baseline is None else data.names.index(baseline), best, candidates)
+    members = _members(order, None if baseline is None else data.names.index(baseline), best, candidates)
+    unlike = variance.unlike()
     wanted = {name: members[name] for name in families if members[name].pairs}
     return MethodComparison(
         families=tested(data, variance, wanted, Settings(level, margin, sign)),
         level=level,
         margin=margin,
-        scores=dict(zip(data.names, data.means.tolist(), strict=True)),
+        scores={data.names[i]: float(data.means[i]) for i in order},
         best=data.names[best],
         seed_deviation=variance.pooled**0.5 if variance.degrees > 0 else None,
-        unlike={data.names[i]: ratio for i, ratio in variance.unlike().items()},
+        unlike={data.names[i]: unlike[i] for i in order if i in unlike},
     )
 
 
@@ -115,10 +119,12 @@ def _check(
         raise ValueError(f"margin={margin:g}: an equivalence margin must be positive and finite")
 
 
-def _members(count: int, baseline: int | None, best: int, candidates: Sequence[int]) -> dict[FamilyName, Members]:
+def _members(
+    order: Sequence[int], baseline: int | None, best: int, candidates: Sequence[int]
+) -> dict[FamilyName, Members]:
     """Return the comparisons of each family, and those that its adjustment covers."""
-    every = [*combinations(range(count), 2)]
-    against = [] if baseline is None else [(i, baseline) for i in range(count) if i != baseline]
+    every = [*combinations(order, 2)]
+    against = [] if baseline is None else [(i, baseline) for i in order if i != baseline]
     return {
         "baseline": Members(against, against),
         "best": Members([(i, best) for i in candidates if i != best], [*combinations(candidates, 2)]),

@@ -14,7 +14,7 @@ from harness.stats.joint import FamilyTest, Joint
 from harness.stats.outcomes import Outcomes
 from harness.stats.pairs import Family, FamilyName, Pair, Verdict
 from harness.stats.seeds import SeedVariance
-from harness.stats.simultaneous import Adjustment, adjustment
+from harness.stats.simultaneous import MOST_SIMULATED, Adjustment, adjustment
 
 POWER = 0.8
 _WHOLE = (float("-inf"), float("inf"))
@@ -70,6 +70,7 @@ class _Comparer:
         self.unlike = variance.unlike()
         self.places = {pair: place for place, pair in enumerate(pairs)}
         self.bases = [basis_of(data, variance, *pair) for pair in pairs]
+        self._based = {_sorted(pair): basis for pair, basis in zip(pairs, self.bases, strict=True)}
         self.joint = Joint(self.bases, data.units)
         self.p = self.joint.p_values(np.abs(self.joint.differences))
         self.alone = self.joint.intervals(settings.level)
@@ -80,7 +81,7 @@ class _Comparer:
     def family(self, name: FamilyName, members: Members) -> Family:
         """Return a family's pairs with their verdicts."""
         places = np.array([self.places[pair] for pair in members.pairs])
-        adjusted = self._adjustment([self.bases[place] for place in places], members.covered)
+        adjusted = self._adjustment(members.covered)
         test = FamilyTest(self.joint, places, adjusted, _sharing(members, self.data, self.unlike))
         pairs = [self._pair(pair, numbers) for pair, numbers in zip(members.pairs, self._numbers(test), strict=True)]
         return Family(name, tuple(pairs), len(members.covered), adjusted.single_level(self.settings.level))
@@ -159,11 +160,16 @@ class _Comparer:
         ]
         return [p[0], p[1] / 2]  # the second is one-sided
 
-    def _adjustment(self, bases: Sequence[Basis], covered: Sequence[Places]) -> Adjustment:
+    def _adjustment(self, covered: Sequence[Places]) -> Adjustment:
+        """Return the adjustment for all covered comparisons, the same whatever is asked for and in which order."""
+        if len(covered) > MOST_SIMULATED:
+            return adjustment(self.errors, np.array(covered), 0.0, 0.0)
+        pairs = sorted(map(_sorted, covered))
+        bases = [self._based.get(pair) or basis_of(self.data, self.variance, *pair) for pair in pairs]
         seeded = [(basis.items, *basis.pooled) for basis in bases if basis.pooled is not None and basis.pooled[1] > 0]
         share = float(np.median([seed / (seed + items) for items, seed, _ in seeded if seed + items > 0] or [0.0]))
         degrees = float(np.median([degrees for _, _, degrees in seeded] or [0.0]))
-        return adjustment(self.errors, np.array(covered), share, degrees)
+        return adjustment(self.errors, np.array(pairs), share, degrees)
 
     def _errors(self) -> Floats:
         """Return the covariance of the errors of the methods' scores, items and seeds."""
@@ -176,6 +182,10 @@ class _Comparer:
                 block = max(self.variance.total - self.variance.pooled, 0.0) / counts[drawn].max()
                 covariance[np.ix_(drawn, drawn)] += block
         return covariance
+
+
+def _sorted(pair: Places) -> Places:
+    return (min(pair), max(pair))
 
 
 def _sharing(members: Members, data: Outcomes, unlike: Collection[int]) -> Floats:

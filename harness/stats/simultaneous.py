@@ -18,7 +18,7 @@ from harness.stats.estimate import Floats
 
 _DRAWS = 4096
 _BLOCKS = 16  # of the draws: one of them stays in the processor's cache
-_MOST_COMPARISONS = 400  # beyond it Bonferroni: the maximum of more gains little and takes long
+MOST_SIMULATED = 400  # comparisons; beyond it Bonferroni: the maximum of more gains little and takes long
 _LEVELS = np.exp(np.linspace(np.log(1e-5), 0.0, 33))  # per comparison, at which the family's level is tabulated
 _FEWEST_BEYOND = 40  # draws that are significant at a level, for an error of it below a sixth
 _SEED = 20061
@@ -59,7 +59,7 @@ def adjustment(covariance: Floats, pairs: np.ndarray, seed_share: float, seed_de
     count = len(pairs)
     bound = count * _LEVELS
     family = bound
-    if 1 < count <= _MOST_COMPARISONS:
+    if 1 < count <= MOST_SIMULATED:
         simulated = _simulated(covariance, pairs, seed_share, seed_degrees)
         few = simulated * _DRAWS < _FEWEST_BEYOND
         last = simulated[~few].min(initial=1.0)  # where fewer draws say anything: Bonferroni, and no more than this

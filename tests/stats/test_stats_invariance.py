@@ -1,5 +1,7 @@
 """Changes of the outcomes or of their order that change nothing in what `compare_methods` says of them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -113,3 +115,87 @@ def test_constants_are_not_right_or_wrong():
     for pair in compare_methods(constant).families["all"].pairs:
         assert "no spread" in pair.why
     assert score_interval(np.full((3, 40), 0.7)) is None
+
+
+@pytest.mark.parametrize(("kind", "seeds", "lost"), DESIGNS)
+def test_the_order_of_methods_seeds_and_items_changes_no_number(kind, seeds, lost):
+    outcomes, options = drawn(kind, seeds, lost=lost)
+    expected = compare_methods(outcomes, **options)
+    rng = np.random.default_rng(5)
+    items = rng.permutation(200)
+    assert_same(expected, compare_methods({name: values[:, items] for name, values in outcomes.items()}, **options))
+    most = max(map(len, outcomes.values()))
+    full = {name: values if name == "base" else filled(values, most) for name, values in outcomes.items()}
+    assert_same(expected, compare_methods(full, **options))
+    moved = rng.permutation(most)
+    by_seed = {name: values if name == "base" else values[moved] for name, values in full.items()}
+    assert_same(expected, compare_methods(by_seed, **options))
+    for names in ([*outcomes][::-1], rng.permutation([*outcomes]).tolist()):
+        assert_same(expected, ordered(compare_methods({name: outcomes[name] for name in names}, **options), expected))
+
+
+def filled(values, seeds):
+    """Return outcomes with a row for every seed, NaN for those that the method lacks."""
+    return np.vstack([values, np.full((seeds - len(values), values.shape[1]), np.nan)])
+
+
+def ordered(compared, expected):
+    """Return a comparison with the pairs of `expected`, those the other way around turned."""
+    families = {}
+    for name, family in expected.families.items():
+        theirs = {frozenset((pair.a, pair.b)): pair for pair in compared.families[name].pairs}
+        assert len(theirs) == len(family.pairs)
+        chosen = [(theirs[frozenset((pair.a, pair.b))], pair) for pair in family.pairs]
+        families[name] = replace(
+            family, pairs=tuple(other if other.a == pair.a else turned(other, pair) for other, pair in chosen)
+        )
+    return replace(compared, families=families)
+
+
+def turned(pair, expected):
+    """Return a pair the other way around; its one-sided p-value is of the other side, and that of `expected`."""
+    return replace(
+        pair,
+        a=pair.b,
+        b=pair.a,
+        difference=-pair.difference,
+        interval=(-pair.interval[1], -pair.interval[0]),
+        adjusted_interval=(-pair.adjusted_interval[1], -pair.adjusted_interval[0]),
+        verdict={"better": "worse", "worse": "better"}.get(pair.verdict, pair.verdict),
+        noninferiority_p=expected.noninferiority_p,
+    )
+
+
+@pytest.mark.parametrize("kind", ["answers", "graded"])
+def test_a_family_is_the_same_whichever_others_are_asked_for(kind):
+    outcomes, options = drawn(kind)
+    whole = compare_methods(outcomes, **options)
+    assert [*whole.families] == ["baseline", "best", "all"]
+    for name in whole.families:
+        alone = compare_methods(outcomes, **options, families=(name,))
+        assert_same(replace(whole, families={name: whole.families[name]}), alone)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_a_pair_has_one_adjusted_p_value_in_the_best_family_and_among_all(seeds):
+    """Both families are adjusted for the same comparisons, so that no verdict depends on the table it stands in."""
+    outcomes, options = drawn("answers", seeds)
+    methods = {name: values for name, values in outcomes.items() if name != "base"}
+    for best in (
+        compare_methods(methods, margin=MARGIN).families["best"],
+        compare_methods(outcomes, **options).families["best"],
+    ):
+        every = {frozenset((p.a, p.b)): p for p in compare_methods(methods, margin=MARGIN).families["all"].pairs}
+        assert len(best.pairs) == 4
+        for pair in best.pairs:
+            other = every[frozenset((pair.a, pair.b))]
+            assert pair.adjusted_p == pytest.approx(other.adjusted_p, rel=1e-11)
+            assert pair.equivalence_p == pytest.approx(other.equivalence_p, rel=1e-11)
+            assert pair.detectable == pytest.approx(other.detectable, rel=1e-11)
+
+
+def test_of_equal_scores_the_first_is_the_best():
+    answers = np.tile([[1.0, 0.0]], (3, 20))
+    outcomes = {"b": answers, "a": 1 - answers, "c": 0 * answers}
+    assert compare_methods(outcomes).best == "b"
+    assert compare_methods({name: outcomes[name] for name in "acb"}).best == "a"
