@@ -77,6 +77,7 @@ class _Comparer:
         self.room = self._room(self.joint.differences)
         self.room_p = [self.joint.p_values(np.maximum(room, 0.0), settings.margin or 0.0) for room in self.room]
         self.errors = self._errors()
+        self.most = data.gap or float("inf")  # shares of right answers differ by at most 1
 
     def family(self, name: FamilyName, members: Members) -> Family:
         """Return a family's pairs with their verdicts."""
@@ -88,10 +89,12 @@ class _Comparer:
 
     def _numbers(self, test: FamilyTest) -> Iterator[_Numbers]:
         level = self.settings.level
+        alone, adjusted = self.alone[:, test.places], test.intervals(level)
         columns = [
             *test.p_values(self.p),
-            *self.alone[:, test.places],
-            *test.intervals(level),
+            *alone,
+            np.minimum(adjusted[0], alone[0]),  # rounding alone would make it the narrower one
+            np.maximum(adjusted[1], alone[1]),
             test.detectable(level, POWER),
             test.standard_errors,
             *self._margin_p(test),
@@ -123,15 +126,14 @@ class _Comparer:
             seeds=basis.seeds,
             standard_error=numbers.standard_error,
             item_variance=basis.items,
-            detectable=numbers.detectable if measured else None,
+            detectable=numbers.detectable if measured and numbers.detectable <= self.most else None,
             unlike=tuple(self.data.names[method] for method in pair if method in self.unlike),
         )
 
     def _interval(self, basis: Basis, low: float, high: float) -> tuple[float, float]:
         if not basis.measured:
             return _WHOLE
-        most = self.data.gap or float("inf")  # shares of right answers differ by at most 1
-        return max(low, -most), min(high, most)
+        return max(low, -self.most), min(high, self.most)
 
     def _verdict(self, basis: Basis, p: float, p_alike: float) -> Verdict:
         if basis.why:

@@ -36,7 +36,9 @@ class Pair:
         seeds: seeds (pairs of seeds where they are shared) that the comparison rests on; 0 without seeds.
         standard_error: from the pooled seed variance.
         item_variance: the share of the items in its square; the rest is that of the seeds.
-        detectable: the true difference that this comparison detects with 80 % power at the family's level.
+        detectable: the true difference that this comparison detects with 80 % power at the family's level, with the
+            variances measured here; that of right-or-wrong items is no less than this difference takes. None where
+            nothing was measured, and where no difference of right-or-wrong scores is large enough.
         unlike: those of the two whose seeds scatter more than the other methods', so that their own variance is used.
     """
 

@@ -87,9 +87,17 @@ class Noise:
         return _p_values(self, np.abs(distances))
 
     def detectable(self, level: Floats | float, power: float) -> Floats:
-        """Return the true difference of each estimate that a two-sided test at `level` detects with that power."""
+        """Return the true difference of each estimate that a two-sided test at `level` detects with that power.
+
+        The variance is the one that this difference has.
+        """
         total = _quantiles(self.degrees, level / 2) + _quantiles(self.degrees, 1 - power)
-        return _reach(self.variances, total)
+        least = _reach(self.variances, total)
+        place = np.flatnonzero(self.rise * least - least**2 / self.units > self.variances[0])
+        if len(place):
+            near = _Near(np.zeros(len(place)), least[place], np.ones(len(place)))
+            least[place] = _ends(self.part(place), near, total[:, place])
+        return least
 
 
 class _Near(NamedTuple):

@@ -129,3 +129,36 @@ def test_shares_of_right_answers_differ_by_one_at_most():
     assert pair.interval[1] == 1.0
     assert pair.interval[0] > 0
     assert pair.adjusted_interval[0] >= -1.0
+
+
+@pytest.mark.parametrize("discordant", [0, 1, 3])
+@pytest.mark.parametrize("items", [20, 30, 100, 300])
+def test_the_detectable_difference_takes_the_discordant_items_that_it_needs(items, discordant):
+    """Exact: two runs that differ so much, all items one way, are called different in about 80 % of the outcomes.
+
+    The few discordant items that were measured do not bound the noise of a larger difference.
+    """
+    effect = _pair(discordant, discordant, items=items).detectable
+    assert effect > 2 * discordant / items
+    counts = np.arange(items + 1)
+    chances = scipy.stats.binom.pmf(counts, items, effect)
+    seen = [int(count) for count in counts[chances > 1e-6]]
+    power = sum(chances[count] * (_pair(count, 0, items=items).adjusted_p < 0.05) for count in seen)
+    assert 0.77 <= power <= 0.96
+
+
+def test_no_difference_is_detectable_where_none_is_large_enough():
+    assert _pair(1, 1, items=3).detectable is None
+    assert _pair(1, 1, items=30).detectable < 1
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_graded_outcomes_detect_what_their_measured_variance_gives(seeds):
+    rng = np.random.default_rng(5)
+    pair = stats.compare_methods({name: rng.normal(size=(seeds, 200)) for name in "ab"}, families=("all",)).pair(
+        "a", "b"
+    )
+    if seeds == 1:
+        quantiles = scipy.stats.t.isf([0.025, 0.2], 199)
+        assert pair.detectable == pytest.approx(quantiles.sum() * pair.standard_error)
+    assert pair.detectable > (pair.adjusted_interval[1] - pair.adjusted_interval[0]) / 2
