@@ -9,9 +9,12 @@ import pytest
 from pyarrow import parquet
 
 from harness.records import record
+from harness.report.analysis import verdicts
+from harness.report.analysis.comparison import Comparison
 from harness.report.analysis.remarks import contradicted
 from harness.report.data.groups import Measure, aligned, difference, grouped, paired_outcomes, unranked
 from harness.report.data.load import load
+from tests.report import conftest
 from tests.report.conftest import BASE, DORA, IA3, LORA, add_evaluation, add_run, evaluation
 
 LOOK = evaluation("arc_easy")
@@ -161,3 +164,21 @@ def test_a_score_that_its_own_items_do_not_give_is_named_and_not_tested(runs):
 
 def _method(path):
     return json.loads((path.parents[1] / "record.json").read_text())["method"]
+
+
+def test_runs_that_are_equal_on_every_item_and_seed_have_a_report(runs, monkeypatch):
+    """Such as those of a learning rate of zero: nothing varies, so that no seed variance has a source."""
+    drawn = conftest.items_of
+    monkeypatch.setattr(conftest, "items_of", lambda kind, seed, look: drawn(conftest.BASE, 0, look))
+    for kind, seeds in ((conftest.BASE, (0,)), (conftest.LORA, (0, 1, 2)), (conftest.DORA, (0, 1, 2))):
+        for seed in seeds:
+            folder = conftest.add_run(runs, kind, seed)
+            conftest.add_evaluation(folder, kind, conftest.evaluation("validation"), seed)
+    comparison = Comparison(load([runs]))
+    [contest] = comparison.contests
+    result = comparison.claims_of(contest)
+    assert len(result.pairs) >= 3
+    assert all("no spread to judge by" in pair.result.why for pair in result.pairs)
+    lines = verdicts.explained(result)
+    assert any(line.startswith("Test: t test") and line.endswith("(standard deviation).") for line in lines)
+    assert any(line.startswith("No verdict: the difference is the same on every item") for line in lines)

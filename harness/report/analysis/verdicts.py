@@ -98,9 +98,10 @@ def explained(result: Claims) -> list[str]:
         return []
     lines = [FAMILIES]
     if compared.seed_deviation is not None:
-        source = next(pair.result.pooled for pair in (*result.against_best, *result.pairs) if pair.result.pooled)
+        sources = [pair.result.pooled for pair in (*result.against_best, *result.pairs) if pair.result.pooled]
+        source = f"; {sources[0]}" if sources else ""  # nothing varied, and no pair has a variance
         lines.append(
-            f"Test: t test with separate degrees of freedom for items and seeds, paired by both; {source}. Seeds of a "
+            f"Test: t test with separate degrees of freedom for items and seeds, paired by both{source}. Seeds of a "
             f"method deviate by {contest.deviation_shown(compared.seed_deviation)} (standard deviation)."
         )
     elif result.about_runs:
