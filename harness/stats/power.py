@@ -34,10 +34,12 @@ class Plan:
         items: items of the task.
         seeds: seeds of each method.
         disagreement: share of the items that one run of each of two methods answers differently; for graded outcomes
-            the variance of that difference per item.
+            the variance of that difference per item. A difference of right-or-wrong scores takes at least as many
+            items, and has their noise.
         rerun_disagreement: the same of two seeds of one method.
         seed_deviation: standard deviation of a method's score between seeds, beyond what the items explain.
         methods: methods that are compared with each other.
+        right_or_wrong: False for graded outcomes and losses.
     """
 
     items: int
@@ -46,6 +48,7 @@ class Plan:
     rerun_disagreement: float
     seed_deviation: float
     methods: int = 2
+    right_or_wrong: bool = True
 
     def __post_init__(self) -> None:
         if self.items < 2 or self.seeds < 1 or self.methods < 2:
@@ -53,14 +56,16 @@ class Plan:
                 f"items={self.items}, seeds={self.seeds}, methods={self.methods}: at least two items, one seed and "
                 "two methods are needed"
             )
-        if not 0 <= self.rerun_disagreement <= self.disagreement or self.disagreement == 0:
+        if not 0 <= self.rerun_disagreement <= self.disagreement < math.inf or self.disagreement == 0:
             raise ValueError(
                 f"disagreement={self.disagreement:g}, rerun_disagreement={self.rerun_disagreement:g}: the first is "
                 "positive, the second lies between 0 and the first, since two methods differ at least as much as two "
                 "seeds of one do"
             )
-        if self.seed_deviation < 0:
-            raise ValueError(f"seed_deviation={self.seed_deviation:g}: a standard deviation cannot be negative")
+        if self.right_or_wrong and self.disagreement > 1:
+            raise ValueError(f"disagreement={self.disagreement:g}: a share of the items is at most 1")
+        if not 0 <= self.seed_deviation < math.inf:
+            raise ValueError(f"seed_deviation={self.seed_deviation:g}: a standard deviation is finite and not negative")
 
     @property
     def item_variance(self) -> float:
@@ -88,12 +93,15 @@ def power(plan: Plan, effect: float, level: float = LEVEL, *, adjusted: bool = F
     """Return the probability that a true difference of `effect` between two methods is called significant.
 
     It is the test of `compare_methods`, with its variances drawn 4,000 times: one comparison, or with `adjusted` one
-    of all pairs of the plan's methods. With one seed it is about two runs, and sees nothing of seeds.
+    of all pairs of the plan's methods. Where the effect of right-or-wrong scores takes more items than the methods were
+    assumed to disagree on, its own noise counts. With one seed it is about two runs, and sees nothing of seeds.
     """
     from scipy.special import ndtr
 
     if not plan.verdicts:
         return 0.0
+    if plan.right_or_wrong and (least := abs(effect) - effect**2) > plan.disagreement:
+        plan = replace(plan, disagreement=least)
     half, error = _half_widths(plan, level, adjusted), plan.standard_error
     return float(np.mean(ndtr((effect - half) / error) + ndtr((-effect - half) / error)))
 
@@ -219,6 +227,7 @@ class MeasuredNoise:
         seed_deviation_limit: upper 80 % limit of the same, the number to plan with: few seeds show little of their
             variance, and an estimate of zero is not an absence of noise.
         degrees: degrees of freedom of the estimate; 0 with one seed.
+        right_or_wrong: whether every outcome is 0 or 1, so that the disagreements are shares of the items.
     """
 
     disagreement: float
@@ -226,6 +235,7 @@ class MeasuredNoise:
     seed_deviation: float | None
     seed_deviation_limit: float | None
     degrees: float
+    right_or_wrong: bool
 
 
 def measured_noise(
@@ -247,26 +257,29 @@ def measured_noise(
     data = checked(outcomes, weights, clusters, ())
     count = np.asarray(next(iter(outcomes.values()))).shape[1]
     variance = seed_variances(data.scores, np.zeros(len(data.names), dtype=bool), paired=True)
-    items, single = [], []
+    runs, single = [], []  # of each pair: variance per item of the difference of two runs, and of two seeds
     for a in range(len(data.names)):
         for b in range(a):
             common = tuple(seed for seed in data.seeds[a] if seed in data.seeds[b])
             if common:
                 brought, noise = data.item_variances(a, b, common)
-                items.append((brought - data.unseen) * count)
-                single.append(noise * count * len(common))
-    if not items:
+                runs.append((brought - data.unseen + noise * len(common)) * count)
+                if len(common) > 1:  # a single seed leaves its noise among that of the items
+                    single.append(noise * count * len(common))
+    if not runs:
         raise ValueError("no two methods share a seed: their noise cannot be measured")
-    rerun = float(np.mean(single))
-    if variance.degrees <= 0:
-        return MeasuredNoise(float(np.mean(items)), None, None, None, 0.0)
+    disagreement, right_or_wrong = float(np.mean(runs)), data.gap == 1.0
+    if variance.degrees <= 0 or not single:
+        return MeasuredNoise(disagreement, None, None, None, 0.0, right_or_wrong)
+    rerun = min(float(np.mean(single)), disagreement)
     answers = rerun / (2 * count)
     return MeasuredNoise(
-        disagreement=float(np.mean(items)) + rerun,
+        disagreement=disagreement,
         rerun_disagreement=rerun,
         seed_deviation=max(variance.pooled - answers, 0.0) ** 0.5,
         seed_deviation_limit=_upper_limit(variance.pooled, variance.degrees, answers) ** 0.5,
         degrees=variance.degrees,
+        right_or_wrong=right_or_wrong,
     )
 
 

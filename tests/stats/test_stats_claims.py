@@ -47,7 +47,10 @@ def test_the_frontier_is_what_no_other_beats():
         (lambda: stats.Plan(1, 1, 0.1, 0.0, 0.0), "at least two items"),
         (lambda: stats.Plan(10, 3, 0.1, 0.0, 0.0, methods=1), "two methods are needed"),
         (lambda: stats.Plan(100, 3, 0.1, 0.2, 0.0), "lies between 0 and the first"),
-        (lambda: stats.Plan(100, 3, 0.1, 0.1, -1.0), "cannot be negative"),
+        (lambda: stats.Plan(100, 3, 0.1, 0.1, -1.0), "finite and not negative"),
+        (lambda: stats.Plan(100, 3, 0.1, 0.1, float("nan")), "finite and not negative"),
+        (lambda: stats.Plan(100, 3, float("inf"), 0.1, 0.0), "lies between 0 and the first"),
+        (lambda: stats.Plan(100, 3, 1.5, 0.1, 0.0), "a share of the items is at most 1"),
         (lambda: stats.smallest_effect(stats.Plan(400, 2, 0.5, 0.1, 0.0)), "take three seeds"),
     ],
 )

@@ -104,3 +104,23 @@ def test_one_cluster_makes_no_verdict():
 def test_what_would_make_a_wrong_number_is_refused(outcomes, options, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         compare_methods(outcomes, **options)
+
+
+def test_a_method_with_one_seed_lowers_no_measured_noise():
+    """Its pairs show no noise between seeds, which is not a noise of zero."""
+    from harness.stats import measured_noise
+
+    rng = np.random.default_rng(2)
+    hard = rng.uniform(size=4000)
+    answers = {name: (hard + rng.normal(0, 0.1, (5, 4000)) < 0.6).astype(float) for name in "abcd"}
+    whole = measured_noise(answers)
+    fewer = measured_noise(answers | {name: answers[name][:1] for name in "cd"})
+    assert whole.right_or_wrong
+    assert fewer.rerun_disagreement == pytest.approx(whole.rerun_disagreement, rel=0.05)
+    assert fewer.disagreement == pytest.approx(whole.disagreement, rel=0.05)
+    single = measured_noise({name: one[:1] for name, one in answers.items()})
+    assert single.disagreement == pytest.approx(whole.disagreement, rel=0.05)
+    assert (single.rerun_disagreement, single.seed_deviation, single.degrees) == (None, None, 0.0)
+    percent = measured_noise({name: 100 * one for name, one in answers.items()})
+    assert not percent.right_or_wrong  # its disagreement is a variance in squared points, and no share of the items
+    assert percent.disagreement == pytest.approx(1e4 * whole.disagreement)

@@ -162,3 +162,18 @@ def test_graded_outcomes_detect_what_their_measured_variance_gives(seeds):
         quantiles = scipy.stats.t.isf([0.025, 0.2], 199)
         assert pair.detectable == pytest.approx(quantiles.sum() * pair.standard_error)
     assert pair.detectable > (pair.adjusted_interval[1] - pair.adjusted_interval[0]) / 2
+
+
+@pytest.mark.parametrize("items", [30, 100, 300])
+def test_a_plan_has_the_noise_of_the_difference_that_it_asks_for(items):
+    """Methods that were assumed to disagree on 1 % of the items cannot differ by more: then all that differ count."""
+    plan = stats.Plan(items, 1, 0.01, 0.0, 0.0)
+    effect = stats.smallest_effect(plan)
+    assert effect > 0.01
+    counts = np.arange(items + 1)
+    chances = scipy.stats.binom.pmf(counts, items, effect)
+    seen = [int(count) for count in counts[chances > 1e-6]]
+    power = sum(chances[count] * (_pair(count, 0, items=items).p < 0.05) for count in seen)
+    assert 0.77 <= power <= 0.92
+    graded = stats.Plan(items, 1, 0.01, 0.0, 0.0, right_or_wrong=False)
+    assert stats.smallest_effect(graded) == pytest.approx(0.1 * 2.8 / items**0.5, rel=0.05)

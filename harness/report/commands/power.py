@@ -52,6 +52,7 @@ class Measured:
             with one seed.
         estimate: the estimate of the same, 0 where it was cut; None with one seed.
         degrees: degrees of freedom of the estimate.
+        right_or_wrong: False for graded outcomes and losses.
         unit: of differences.
         train_seconds: of one run, the mean.
         evaluation_seconds: of one run on this task, the mean.
@@ -66,6 +67,7 @@ class Measured:
     seed_deviation: float | None
     estimate: float | None
     degrees: float
+    right_or_wrong: bool
     unit: Unit
     train_seconds: float | None
     evaluation_seconds: float | None
@@ -87,6 +89,8 @@ def power(arguments: Sequence[str]) -> str | list[str]:
     given = _parser().parse_args(arguments)
     measured = _measured(given.runs, given.sweep) if given.runs else None
     unit = measured.unit if measured else Unit(points=True)
+    if given.effect is not None and unit.points and given.effect > unit.scale:
+        raise ValueError(f"--effect {given.effect:g}: scores differ by at most {unit.scale:g} points")
     plan, sources = _plan(given, measured, unit)
     lines = [*_detects(plan, given.power, unit), *_effect(plan, given, unit)]
     lines += _next(plan, given.power, measured, unit)
@@ -124,15 +128,18 @@ def _plan(given: argparse.Namespace, measured: Measured | None, unit: Unit) -> t
     """
     from harness.stats import Plan
 
-    items = given.items or (measured.items if measured else None)
-    seeds = given.seeds or (measured.seeds if measured else None)
+    items = measured.items if given.items is None and measured else given.items
+    seeds = measured.seeds if given.seeds is None and measured else given.seeds
     if items is None or seeds is None:
         raise ValueError("give --items and --seeds, or --from RUNS to take them from finished runs")
-    methods = given.methods or (max(measured.methods, 2) if measured else 2)
+    methods = given.methods
+    if methods is None:
+        methods = max(measured.methods, 2) if measured else 2
+    right_or_wrong = measured is None or measured.right_or_wrong
     if (
         measured
         and measured.estimate is None
-        and not unit.points
+        and not right_or_wrong
         and None in (given.rerun_disagreement, given.seed_deviation)
     ):
         raise ValueError(
@@ -153,17 +160,16 @@ def _plan(given: argparse.Namespace, measured: Measured | None, unit: Unit) -> t
     deviation, deviation_whence = assumed("seed_deviation", SEED_POINTS / 100, unit.scale)
     if measured and measured.estimate is not None and given.seed_deviation is None:
         deviation_whence = measured.seeds_text
-    again = min(again, between)
     items_text = (
         f"two methods answer {between:.3g} of the items differently ({whence}), two seeds of one method {again:.3g} "
         f"({again_whence})"
-        if unit.points
+        if right_or_wrong
         else f"the difference of two methods has a variance of {between:.3g} per item ({whence}), that of two seeds of "
         f"one method {again:.3g} ({again_whence})"
     )
     beyond = f"{100 * deviation:.2g} points" if unit.points else f"{deviation:.2g}"
     sources = f"{items_text}, and scores deviate by {beyond} between seeds beyond that ({deviation_whence})"
-    return Plan(items, seeds, between, again, deviation, methods), sources
+    return Plan(items, seeds, between, again, deviation, methods, right_or_wrong), sources
 
 
 def _detects(plan: Plan, wanted: float, unit: Unit) -> list[str]:
@@ -265,6 +271,7 @@ def _measured(runs: Sequence[Path], sweep: str | None) -> Measured:
         seed_deviation=noise.seed_deviation_limit,
         estimate=noise.seed_deviation,
         degrees=noise.degrees,
+        right_or_wrong=noise.right_or_wrong,
         unit=Unit(points=bool(contest.gains.unit)),
         train_seconds=mean(trained),
         evaluation_seconds=mean(looks),
