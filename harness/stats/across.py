@@ -40,6 +40,9 @@ def interquartile_mean(scores: ArrayLike) -> Floats:
 def across_tasks(values: ArrayLike, draws: ArrayLike) -> list[Across]:
     """Return the summary of each method; tasks are taken as they are, items and seeds as a sample.
 
+    Resampling adds noise to scores that have some already, and pulls the ranks of methods that are alike towards their
+    mean: an average rank may lie at an end of its interval.
+
     Args:
         values: shape (methods, tasks), higher is better.
         draws: shape (methods, tasks, draws), resampled together.

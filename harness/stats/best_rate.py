@@ -3,6 +3,9 @@
 In every draw the validation loss is resampled at each rate of the grid. A parabola through the lowest point and its
 neighbors, over the logarithm of the rate, gives the best rate between the points of the grid. Where the lowest point
 is the first or the last of the grid, the best rate lies beyond it and the interval is open on that side.
+
+The seeds' noise is drawn for each rate alone. Where trials share their seeds, much of it is common to all rates and
+does not move the best one: the interval then is wider than it must be, and misses less often than its level says.
 """
 
 from __future__ import annotations

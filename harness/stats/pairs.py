@@ -24,7 +24,8 @@ class Pair:
         adjusted_interval: simultaneous confidence interval, adjusted for the family; it excludes zero exactly where
             `adjusted_p` is below the level.
         p: two-sided p-value of this comparison alone.
-        adjusted_p: p-value adjusted for the family.
+        adjusted_p: p-value adjusted for the family, no less than `p`. It rests on the pooled seed variance too, so that
+            the order of a family's p-values need not be that of its adjusted ones.
         verdict: the statement about the methods at the family's level. "better" means better than `b`.
         why: why there is no verdict; "" where there is one.
         pooled: where the seed variance comes from.

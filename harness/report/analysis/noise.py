@@ -1,9 +1,10 @@
 """The noise of a comparison: an A/A test of its verdicts, and the sources of the variance between seeds.
 
 In an A/A test seeds of one method are named as two methods, in every way, and compared as methods are. Nothing differs,
-so that every verdict is false. The other methods of the folder take part, since comparisons borrow their seed variance.
-Ways to divide the same seeds depend on each other: the interval of the rate counts a method on a task as one
-observation. Variance components are those of methods whose seed streams were crossed.
+so that every verdict is false. Each side has half of the seeds, rounded down: the test is one of smaller comparisons
+than those of the report, made in the same way. The other methods of the folder take part, since comparisons borrow
+their seed variance. Ways to divide the same seeds depend on each other: the interval of the rate counts a method on a
+task as one observation. Variance components are those of methods whose seed streams were crossed.
 """
 
 from __future__ import annotations
