@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from harness.stats.estimate import Floats
+from harness.stats.estimate import EQUAL, Floats
 from harness.stats.resample import percentile_interval
 
 
@@ -47,16 +47,21 @@ def across_tasks(values: ArrayLike, draws: ArrayLike) -> list[Across]:
         values: shape (methods, tasks), higher is better.
         draws: shape (methods, tasks, draws), resampled together.
     """
-    from scipy.stats import rankdata
-
     scores, resampled = np.asarray(values, dtype=np.float64), np.moveaxis(np.asarray(draws, dtype=np.float64), -1, 0)
     kinds = (
         (scores.mean(axis=-1), resampled.mean(axis=-1)),
         (interquartile_mean(scores), interquartile_mean(resampled)),
-        (rankdata(-scores, axis=0).mean(axis=-1), rankdata(-resampled, axis=1).mean(axis=-1)),
+        (_ranks(scores, 0).mean(axis=-1), _ranks(resampled, 1).mean(axis=-1)),
     )
     intervals = [
         [Interval(float(value[i]), *percentile_interval(spread[:, i])) for value, spread in kinds]
         for i in range(len(scores))
     ]
     return [Across(*three) for three in intervals]
+
+
+def _ranks(scores: Floats, axis: int) -> Floats:
+    """Return ranks along an axis; scores that are equal but for rounding share theirs."""
+    from scipy.stats import rankdata
+
+    return np.asarray(rankdata(-np.round(scores, EQUAL), axis=axis), dtype=np.float64)

@@ -23,13 +23,13 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from harness.stats.estimate import EQUAL
 from harness.stats.families import Members, Settings, tested
 from harness.stats.outcomes import checked
 from harness.stats.pairs import FamilyName, MethodComparison
 from harness.stats.seeds import seed_variances
 
 LEVEL = 0.05
-_EQUAL = 12  # decimals: of scores that are equal but for rounding, the first is the best
 FAMILIES: tuple[FamilyName, ...] = ("baseline", "best", "all")
 
 
@@ -85,7 +85,7 @@ def compare_methods(
     variance = seed_variances(data.scores, fixed, paired=paired_seeds)
     sign = 1.0 if higher_is_better else -1.0
     candidates = [i for i in order if data.names[i] != baseline or not fixed[i]]
-    best = max(candidates, key=lambda i: sign * round(float(data.means[i]), _EQUAL))
+    best = max(candidates, key=lambda i: sign * round(float(data.means[i]), EQUAL))
     members = _members(order, None if baseline is None else data.names.index(baseline), best, candidates)
     unlike = variance.unlike()
     wanted = {name: members[name] for name in families if members[name].pairs}

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
+EQUAL = 12  # decimals: scores that differ by less are equal but for rounding
 
 
 class Estimate(NamedTuple):

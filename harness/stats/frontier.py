@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
-from harness.stats.estimate import Floats
+from harness.stats.estimate import EQUAL, Floats
 
 
 def on_frontier(quality: ArrayLike, cost: ArrayLike) -> np.ndarray:
@@ -18,7 +18,8 @@ def on_frontier(quality: ArrayLike, cost: ArrayLike) -> np.ndarray:
     Returns:
         Booleans of shape (..., methods).
     """
-    good, dear = np.broadcast_arrays(np.asarray(quality, dtype=np.float64), np.asarray(cost, dtype=np.float64))
+    rounded = [np.round(np.asarray(sides, dtype=np.float64), EQUAL) for sides in (quality, cost)]
+    good, dear = np.broadcast_arrays(*rounded)  # no method is better or cheaper by rounding alone
     optimal = np.ones(good.shape, dtype=bool)
     for method in range(good.shape[-1]):  # one method at a time: pairs of a thousand methods would not fit
         other_good, other_dear = good[..., method, None], dear[..., method, None]
@@ -34,8 +35,9 @@ def frontier_probabilities(draws: Floats, cost: ArrayLike) -> list[float]:
         draws: qualities of shape (methods, draws), higher is better, drawn together (`bootstrap`).
         cost: lower is better; one number per method, taken as known, or drawn as the qualities are.
     """
-    prices = np.asarray(cost, dtype=np.float64)
-    optimal = _by_rising_cost(draws, prices) if prices.ndim == 1 else on_frontier(draws.T, prices.T).T
+    prices = np.round(np.asarray(cost, dtype=np.float64), EQUAL)
+    qualities = np.round(draws, EQUAL)
+    optimal = _by_rising_cost(qualities, prices) if prices.ndim == 1 else on_frontier(qualities.T, prices.T).T
     return [float(share) for share in optimal.mean(axis=1)]
 
 

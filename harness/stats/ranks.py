@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from harness.stats.estimate import Floats
+from harness.stats.estimate import EQUAL, Floats
 
 
 class Ranks(NamedTuple):
@@ -33,7 +33,7 @@ def average_ranks(scores: ArrayLike, level: float = 0.05) -> Ranks:
     """
     from scipy.stats import friedmanchisquare, rankdata, studentized_range
 
-    values = np.asarray(scores, dtype=np.float64)
+    values = np.round(np.asarray(scores, dtype=np.float64), EQUAL)
     if values.ndim != 2 or values.shape[0] < 3 or values.shape[1] < 2:
         raise ValueError(f"scores have shape {values.shape}: at least three methods and two tasks are needed")
     count, tasks = values.shape

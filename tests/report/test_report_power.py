@@ -36,7 +36,7 @@ def test_an_effect_is_a_positive_number(effect, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["power", *DESIGN, f"--effect={effect}"])
     assert ended.value.code == 2
-    assert f"{effect} is not a positive number" in capsys.readouterr().err
+    assert f"'{effect}' is not a number above zero" in capsys.readouterr().err
 
 
 def test_few_items_detect_no_difference_that_the_assumed_disagreement_forbids(capsys):

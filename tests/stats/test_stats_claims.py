@@ -26,6 +26,21 @@ def test_the_interquartile_mean_is_scipys_and_ranks_share_ties():
     assert [one.mean.value for one in found] == pytest.approx([0.7, 0.65])
 
 
+def test_scores_that_are_equal_but_for_rounding_are_level():
+    """Three seeds with as many right answers together: the means of their shares differ in the last bit."""
+    first, second = ((158 / 260 + 156 / 260 + 155 / 260) / 3, (159 / 260 + 155 / 260 + 155 / 260) / 3)
+    assert first != second
+    scores = np.array([[first, 0.5], [second, 0.5], [0.1, 0.1]])
+    across = stats.across_tasks(scores, np.repeat(scores[..., None], 10, axis=2))
+    assert [one.rank.value for one in across] == [1.5, 1.5, 3.0]
+    assert [one.rank.high for one in across] == [1.5, 1.5, 3.0]
+    assert stats.average_ranks(scores).average.tolist() == [1.5, 1.5, 3.0]
+    for order in ([first, second], [second, first]):
+        assert stats.on_frontier(order, [1.0, 2.0]).tolist() == [True, False]
+        assert stats.on_frontier([1.0, 2.0], order).tolist() == [False, True]
+        assert stats.frontier_probabilities(np.repeat(np.array(order)[:, None], 10, axis=1), [1.0, 2.0]) == [1.0, 0.0]
+
+
 def test_the_frontier_is_what_no_other_beats():
     quality, cost = np.array([0.5, 0.7, 0.6, 0.7, 0.4]), np.array([1.0, 3.0, 2.0, 4.0, 1.0])
     assert stats.on_frontier(quality, cost).tolist() == [True, True, True, False, False]

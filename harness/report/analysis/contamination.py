@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from harness.report import names
 from harness.report.analysis.claims import MetricComparison, contests
 from harness.report.analysis.comparison import Comparison
-from harness.report.data.groups import METHOD, Group
+from harness.report.data.groups import EQUAL, METHOD, Group
 from harness.report.data.items import clusters, matrix, weights
 from harness.report.data.rows import Loaded
 from harness.report.document import Cell, Missing, Number, Table
@@ -92,7 +92,8 @@ def _effect(contest: MetricComparison, clean: Mask, comparison: Comparison) -> s
     ]
     ahead = contest.ranked[0]
     sign = 1 if contest.higher_is_better else -1
-    scores = {group.label: estimate.value for group in contest.ranked if (estimate := _score(group, contest, clean))}
+    estimates = ((group.label, _score(group, contest, clean)) for group in contest.ranked)
+    scores = {label: round(estimate.value, EQUAL) for label, estimate in estimates if estimate}
     best = max(contest.ranked, key=lambda group: sign * scores.get(group.label, float("-inf")))
     who = f"; {best.name} is then best, not {ahead.name}" if best is not ahead and len(contest.ranked) > 1 else ""
     count = int((~clean).sum())

@@ -93,7 +93,7 @@ def _block(title: str, tasks: Sequence[MetricComparison], members: Sequence[Grou
         scale = scale_of(contest)
         over = [group.gain(contest.measure) for group in members]
         changes = [scale.gain(gain.value) for gain in over if gain]
-        scores = [contest.value(group) for group in members]
+        scores = [contest.rounded(group) for group in members]  # equal ones share a rank
         digits = 1 if scale.factor != 1 else 2
         numbers = [f"{steady(value):+.{digits}f}" for value in changes] if gains else [
             f"{steady(scale.factor * score):.{digits}f}" for score in scores]  # fmt: skip
