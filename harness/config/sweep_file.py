@@ -128,7 +128,7 @@ class SweepFile(Strict):
     cells: Annotated[tuple[dict[str, Any], ...], Field(min_length=1)]
     varies: tuple[str, ...]
     primary: str | None = None  # a column of the flat table: validation_loss, test_loss or <task>/<metric>
-    margin: Annotated[float, Field(gt=0)] | None = None  # in the unit of that column; None: the report's default
+    margin: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None  # in its unit; None: the report's default
     stages: Stages | None = None
     claims: tuple[ClaimEntry, ...] = ()
     study: Study | None = None  # the published study that the file repeats

@@ -20,6 +20,14 @@ def test_every_shipped_sweep_is_found():
     assert (len(SWEEPS), len(TUNED)) == (14, 12)
 
 
+@pytest.mark.parametrize("margin", [0, -0.01, float("inf"), float("nan")])
+def test_a_margin_is_a_positive_number(margin):
+    values = {"name": "mine", "question": "Which?", "cells": [{"method": "lora"}], "varies": ["method"]}
+    assert read(values | {"margin": 0.02}).margin == 0.02
+    with pytest.raises(ValueError, match=r"sweep=mine: margin=.*: input should be (greater than 0|a finite number)"):
+        read(values | {"margin": margin})
+
+
 @pytest.mark.parametrize("path", TUNED, ids=lambda path: path.stem)
 def test_a_tuned_sweep_answers_with_seeds_and_numbers_that_it_did_not_choose_by(path):
     question = read(yaml.safe_load(path.read_text()))

@@ -328,15 +328,6 @@ def test_a_folder_without_an_archive_says_how_one_is_made(tmp_path, capsys):
     assert "harness report pack" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [["pack", "x"], ["import-lm-eval", "x"]])
-@pytest.mark.parametrize("margin", ["0", "-0.01", "inf", "nan"])
-def test_a_margin_that_is_none_is_refused(command, margin, capsys):
-    with pytest.raises(SystemExit) as refused:
-        run(command[0], [*command[1:], f"--margin={margin}"])
-    assert refused.value.code == 2
-    assert f"'{margin}' is not a number above zero" in capsys.readouterr().err
-
-
 def test_a_damaged_record_is_not_packed(tmp_path, capsys):
     runs = build(tmp_path / "runs")
     broken = next(iter(sorted(runs.glob("*/seed-0/record.json"))))

@@ -195,3 +195,23 @@ def test_a_report_is_logged_once_to_one_place_and_again_once_it_has_changed(tree
     (tmp_path / "wandb" / "logged.json").write_text("[")
     assert logged("two", mirror) == 4
     assert begun == ["harness", "harness", "elsewhere", "harness"]
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "nan", "inf"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("runs", "--margin"),
+        ("runs", "--price"),
+        ("pack", "methods", "--margin"),
+        ("pack", "methods", "--price"),
+        ("import-lm-eval", "logs", "--margin"),
+    ],
+    ids=" ".join,
+)
+def test_a_margin_and_a_price_are_positive_numbers(words, number, capsys):
+    """Zero was taken for no option, and a margin below zero was written into records that no report could read."""
+    with pytest.raises(SystemExit) as ended:
+        main([*words[:-1], f"{words[-1]}={number}"])
+    assert ended.value.code == 2
+    assert f"'{number}' is not a number above zero" in capsys.readouterr().err
