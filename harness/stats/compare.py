@@ -1,7 +1,8 @@
 """Compare methods on the same items over seeds, in families, with one test: the function that every claim rests on.
 
-A difference has two noises. That of the items is estimated for every pair, with n - 1 degrees of freedom. That of the
-seeds is estimated twice, since two or three seeds show little:
+A difference has two noises. That of the items is estimated for every pair, with n - 1 degrees of freedom, fewer where
+clusters of items are unequal (see `harness.stats.uneven`). That of the seeds is estimated twice, since two or three
+seeds show little:
 
 - *pooled*: the method x seed variance of all methods together, (k - 1)(S - 1) degrees of freedom;
 - *own*: that of the two methods alone, moderated by the pool, which counts as at most two degrees of freedom. Where an
@@ -57,7 +58,8 @@ def compare_methods(
             deterministic baseline left out) and "all" (every pair). Each is adjusted on its own.
         level: of each family.
         margin: the largest difference that counts as none, for verdicts of equivalence; positive and finite.
-        clusters: shape (items,), a label for each item where items are not independent (passage, subject).
+        clusters: shape (items,), a label for each item where items are not independent (passage, subject); a few that
+            hold most items leave few degrees of freedom.
         weights: shape (items,), the denominators of a ratio of sums, such as the answer tokens of a loss in nats: a
             score is sum(outcomes) / sum(weights). For a weighted mean give the outcomes times their weights.
         deterministic: methods in which nothing was drawn, such as the untouched base model: shape (1, items) and no

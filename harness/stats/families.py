@@ -71,7 +71,7 @@ class _Comparer:
         self.places = {pair: place for place, pair in enumerate(pairs)}
         self.bases = [basis_of(data, variance, *pair) for pair in pairs]
         self._based = {_sorted(pair): basis for pair, basis in zip(pairs, self.bases, strict=True)}
-        self.joint = Joint(self.bases, data.units)
+        self.joint = Joint(self.bases, data.units, data.degrees)
         self.p = self.joint.p_values(np.abs(self.joint.differences))
         self.alone = self.joint.intervals(settings.level)
         self.room = self._room(self.joint.differences)

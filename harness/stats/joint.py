@@ -21,10 +21,12 @@ class Joint:
     Attributes:
         bases: what each difference rests on.
         units: items, or clusters.
+        free: degrees of freedom of the items' variance.
     """
 
     bases: Sequence[Basis]
     units: int
+    free: float
 
     @cached_property
     def differences(self) -> Floats:
@@ -61,10 +63,9 @@ class Joint:
         return np.where(self.owned, self.own.intervals(self.differences, level), pooled) if self.owned.any() else pooled
 
     def _noise(self, seeds: Sequence[tuple[float, float] | None]) -> Noise:
-        free = float(max(self.units - 1, 1))
-        parts = [part or (0.0, free) for part in seeds]
+        parts = [part or (0.0, self.free) for part in seeds]
         variances = [[basis.items for basis in self.bases], [variance for variance, _ in parts]]
-        degrees = [[free] * len(parts), [max(df, 1.0) for _, df in parts]]
+        degrees = [[self.free] * len(parts), [max(df, 1.0) for _, df in parts]]
         return Noise(np.array(variances), np.array(degrees), np.array([b.rise for b in self.bases]), self.units)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from harness.stats.estimate import Floats, cluster_codes, summed
+from harness.stats.uneven import residual_factors
 
 Seeds = tuple[int, ...]  # positions of the seeds that are there
 _SAME = 1e-9  # of values that are equal but for rounding
@@ -30,6 +31,8 @@ class Outcomes:
         weights: shape (units,), with mean 1.
         deterministic: methods without seed noise; their single row holds for every seed.
         gap: distance of the two values of right-or-wrong outcomes, 1 for those of 0 and 1; 0 for graded outcomes.
+        factors: by what the units' residuals are multiplied, shape (units,); 1 but for clusters of unequal size.
+        degrees: degrees of freedom of a variance over the units.
         unseen: variance that one discordant item more would add to a difference of two right-or-wrong scores, times the
             mean size of a cluster; 0 for graded outcomes.
     """
@@ -39,6 +42,8 @@ class Outcomes:
     weights: Floats
     deterministic: frozenset[str]
     gap: float
+    factors: Floats
+    degrees: float
     unseen: float
 
     @property
@@ -161,7 +166,7 @@ class Outcomes:
             if not seeds:
                 continue
             rows = value[:1] if self.names[index] in self.deterministic else value[list(seeds)]
-            centered = rows - rows.mean(axis=1, keepdims=True) * self.weights
+            centered = (rows - rows.mean(axis=1, keepdims=True) * self.weights) * self.factors
             items[index] = centered.mean(axis=0)
             if len(rows) > 1:
                 shared[index, : len(rows)] = (centered - items[index]) / np.sqrt(len(rows) * (len(rows) - 1))
@@ -203,14 +208,16 @@ def checked(
         codes = cluster_codes(clusters, items)
         rows = {name: summed(row, codes) for name, row in rows.items()}
         below, sizes = summed(below[None], codes)[0], np.bincount(codes).astype(np.float64)
-    units = len(below)
-    scale = units / below.sum()
+    scale = len(below) / below.sum()
+    factors, degrees = residual_factors(sizes)
     return Outcomes(
         names=tuple(rows),
         values=tuple(row * scale for row in rows.values()),
         weights=below * scale,
         deterministic=frozenset(deterministic),
         gap=gap,
+        factors=factors,
+        degrees=degrees,
         unseen=gap**2 * float(sizes.mean()) / items**2,
     )
 
