@@ -7,13 +7,17 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
+from harness.records.untrusted import NO_BREAK
 from harness.report.__main__ import main
 from harness.report.analysis.claims import claims, main_contests
-from harness.report.analysis.verdicts import equivalence_line
+from harness.report.analysis.comparison import Comparison
+from harness.report.analysis.verdicts import detectable_line, equivalence_line
 from harness.report.data.groups import grouped
 from harness.report.data.load import load
-from tests.report.conftest import BASE, DORA, IA3, LOOKS, LORA, add_evaluation, add_run
+from harness.report.pages.report import page
+from tests.report.conftest import BASE, DORA, IA3, LOOKS, LORA, add_evaluation, add_run, evaluation
 
+ARC = evaluation("arc_easy")
 APART = tuple(dataclasses.replace(kind, skill=skill) for kind, skill in ((LORA, 1.5), (DORA, 0.8), (IA3, 0.1)))
 ABOUT_RUNS = re.compile(r"runs?\b|\bseeds?\b")  # a sentence with a comparison has to name what it is about
 
@@ -91,3 +95,23 @@ def test_items_that_share_a_passage_are_one_observation(runs, size):
     assert len(errors) >= 10
     same = [one == pytest.approx(other) for one, other in errors]
     assert all(same) if size == 1 else not any(same)
+
+
+def test_two_seeds_that_scatter_detect_no_difference_and_the_answer_says_so(runs):
+    """A difference of more than 100 points is none: such a design has no minimum detectable difference."""
+    skills = ((LORA, (1.5, 0.0)), (DORA, (0.0, 1.5)), (IA3, (0.5, 0.9)))
+    add_evaluation(add_run(runs, BASE), BASE, ARC)
+    for kind, of_seeds in skills:
+        for seed, skill in enumerate(of_seeds):
+            add_evaluation(add_run(runs, kind, seed), dataclasses.replace(kind, skill=skill), ARC, seed)
+    comparison = Comparison(load([runs]))
+    [contest] = comparison.contests
+    result = comparison.claims_of(contest)
+    assert len(result.against_best) == 2
+    assert [pair.result.detectable for pair in result.against_best] == [None, None]
+    assert any(
+        f"2 seeds per method detect no difference (80{NO_BREAK}% power)" in line for line in comparison.answer.lines
+    )
+    assert comparison.answer.record()["detectable"] is None
+    assert detectable_line(result).startswith("No difference between a method and the best is detected with 80 % power")
+    assert "is detected with a power of 80 %" not in page(comparison)

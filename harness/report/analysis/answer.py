@@ -3,6 +3,7 @@
 Every sentence is computed from the tests of the report: nothing is claimed that they do not support.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -48,6 +49,7 @@ class Answer:
         best = self.result.best or contest.ranked[0]
         against_base = {pair.a.label: pair for pair in self.result.against_base}
         others = {pair.a.label: pair for pair in self.result.against_best}
+        reach = self.result.detectable
         return {
             "lines": list(self.lines),
             "task": contest.task,
@@ -60,7 +62,7 @@ class Answer:
             "others": [
                 _entry(group, self.result, others.get(group.label)) for group in contest.ranked if group is not best
             ],
-            "detectable": self.result.detectable,
+            "detectable": None if reach is None or math.isinf(reach) else reach,
             "tolerance": self.result.margin,
             "cheapest": self.cheapest.chosen.label if self.cheapest and self.cheapest.chosen else None,
             "memory": [
@@ -203,6 +205,8 @@ def _design(result: Claims) -> str:
     if result.detectable is None:
         return ""
     contest = result.contest
+    if math.isinf(result.detectable):
+        return f"{contest.num_items:,} items and {seeds_of(result)} detect no difference (80{NO_BREAK}% power)."
     return (
         f"{contest.num_items:,} items and {seeds_of(result)} detect a difference of "
         f"{contest.gain_shown(result.detectable, signed=False)} (80{NO_BREAK}% power)."

@@ -176,9 +176,13 @@ class Claims:
 
     @property
     def detectable(self) -> float | None:
-        """Return the median over the methods of the difference from the best that the adjusted test detects."""
-        seen = sorted(pair.result.detectable for pair in self.against_best if pair.result.detectable is not None)
-        return seen[len(seen) // 2] if seen else None
+        """Return the median over the methods of the difference from the best that the adjusted test detects.
+
+        Infinite where no difference of two scores is large enough; None where nothing was measured.
+        """
+        measured = [pair.result for pair in self.against_best if pair.result.standard_error > 0]
+        reach = sorted(math.inf if result.detectable is None else result.detectable for result in measured)
+        return reach[len(reach) // 2] if reach else None
 
 
 def main_contests(groups: Sequence[Group], primary: str | None) -> list[MetricComparison]:

@@ -136,6 +136,11 @@ def detectable_line(result: Claims) -> str:
     if result.detectable is None:
         return ""
     what = "two runs" if result.about_runs else "a method and the best"
+    if math.isinf(result.detectable):
+        return (
+            f"No difference between {what} is detected with 80 % power, adjusted for the family, by {seeds_of(result)} "
+            f"and {result.contest.num_items:,} items: take more seeds."
+        )
     return (
         f"Minimum detectable difference between {what}: {result.contest.gain_shown(result.detectable, signed=False)} "
         f"(80 % power, adjusted for the family), with {seeds_of(result)} and {result.contest.num_items:,} items."

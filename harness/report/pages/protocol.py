@@ -1,5 +1,6 @@
 """The second half of the experimental setup: how settings were chosen, scores taken, and differences tested."""
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -208,7 +209,7 @@ def _statistics(comparison: Comparison) -> Section:
             Cite(("schuirmann1987",)),
             ".",
         ]
-    if tested.detectable is not None:
+    if tested.detectable is not None and math.isfinite(tested.detectable):
         parts.append(
             f" A difference of {_unit(tested, tested.detectable)} from the best is detected with a power of 80 %."
         )
