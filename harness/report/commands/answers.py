@@ -69,8 +69,9 @@ def recommend(arguments: Sequence[str]) -> str:
 def aa(arguments: Sequence[str]) -> str:
     """Return a line for each method and task of an A/A test, then the rate of false verdicts; or all as JSON."""
     description = (
-        "A/A test of a runs folder. The seeds of each method are split into two halves in every way and compared as "
-        "two methods. Every difference that is found is false; their rate should be near the level."
+        "A/A test of a runs folder. The seeds of each method are split into two halves in every way, at most 200 of "
+        "them evenly chosen, and compared as two methods. Every difference that is found is false; their rate should "
+        "be near the level."
     )
     parser = _parser("aa", description)
     parser.add_argument("--json", action="store_true", help="print one JSON object: level, rate, interval, tallies")
