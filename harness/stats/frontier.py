@@ -35,8 +35,8 @@ def frontier_probabilities(draws: Floats, cost: ArrayLike) -> list[float]:
         draws: qualities of shape (methods, draws), higher is better, drawn together (`bootstrap`).
         cost: lower is better; one number per method, taken as known, or drawn as the qualities are.
     """
-    prices = np.round(np.asarray(cost, dtype=np.float64), EQUAL)
-    qualities = np.round(draws, EQUAL)
+    prices = np.asarray(np.round(np.asarray(cost, dtype=np.float64), EQUAL), dtype=np.float64)
+    qualities = np.asarray(np.round(draws, EQUAL), dtype=np.float64)
     optimal = _by_rising_cost(qualities, prices) if prices.ndim == 1 else on_frontier(qualities.T, prices.T).T
     return [float(share) for share in optimal.mean(axis=1)]
 

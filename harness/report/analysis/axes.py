@@ -122,8 +122,8 @@ def memory_spread(groups: Iterable[Group]) -> float:
     for group in groups:
         measured = [QUANTITIES[name] for name in ("required_memory_bytes", "peak_memory_bytes")]
         runs = [next((used for read in measured if (used := read(row)) is not None), None) for row in group.rows]
-        known = [used for used in runs if used is not None]
-        spread = max(spread, max(known, default=0.0) - min(known, default=0.0))
+        sizes = [used for used in runs if used is not None]
+        spread = max(spread, max(sizes, default=0.0) - min(sizes, default=0.0))
     return spread
 
 

@@ -207,8 +207,8 @@ class Redaction:
             return self.command(value)
         if key in _WORDS:
             return self.word(value)
-        told = _TOLD_HOST.sub(REMOVED, value) if key in _TOLD else value
-        return self.text(told, _PUBLISHED if key in _CITING else _PUBLIC)
+        without_host = _TOLD_HOST.sub(REMOVED, value) if key in _TOLD else value
+        return self.text(without_host, _PUBLISHED if key in _CITING else _PUBLIC)
 
     def command(self, line: str) -> str:
         """Return a command line of which each word is redacted on its own."""

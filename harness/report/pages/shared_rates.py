@@ -50,7 +50,7 @@ def lines(comparison: Comparison, tuned: Sequence[Contestant]) -> list[str]:
         if len(losses) > 1:
             winners.append((titles[min(losses, key=lambda name: losses[name])], names.value(rate)))
             spans.append(f"{fixed(max(losses.values()) - min(losses.values()), _DIGITS)} at {names.value(rate)}")
-    own = [min(known) for grid in grids.values() if (known := [t.loss for t in grid.values() if t.loss is not None])]
+    own = [min(tried) for grid in grids.values() if (tried := [t.loss for t in grid.values() if t.loss is not None])]
     if not winners:
         return []
     best = (f"{title} at {several(at, len(at))}" for title, at in collected(winners).items())
