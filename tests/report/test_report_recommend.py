@@ -396,7 +396,10 @@ def test_the_recommend_command(known, capsys):
     assert "--primary nosuch/acc: no such column; there is " in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [["--memory", "lots"], ["--time", "3 fortnights"], ["--tolerance", "-1"]])
+@pytest.mark.parametrize(
+    "words",
+    [["--memory", "lots"], ["--memory", "24"], ["--time", "90"], ["--time", "3 fortnights"], ["--tolerance", "-1"]],
+)
 def test_wrong_limits_are_exit_code_2(known, words, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["recommend", str(known), *words])

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from harness.report.analysis.comparison import Comparison
     from harness.report.data.groups import Group
 
-_BYTES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-_SECONDS = {"": 1, "s": 1, "min": 60, "h": 3600, "d": 86400}
+_BYTES = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+_SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 _QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 _MOST_NAMED = 4  # undecided comparisons
 
@@ -203,5 +203,5 @@ def _seconds(text: str) -> float:
 def _quantity(text: str, units: dict[str, int], examples: str) -> float:
     match = _QUANTITY.fullmatch(text)
     if match is None or match[2].lower() not in units:
-        raise argparse.ArgumentTypeError(f"{text!r}: write it as in {examples}")
+        raise argparse.ArgumentTypeError(f"{text!r}: write a number with its unit, as in {examples}")
     return float(match[1]) * units[match[2].lower()]
