@@ -9,7 +9,7 @@ from statistics import fmean
 
 from harness.report.display import several
 from harness.review.row import Finding, Row, Score, Submission
-from harness.stats.pairings import pairing_bounds
+from harness.stats.pairings import rounded_bounds
 
 AVERAGES = ("avg", "average", "mean")
 LEVEL = 0.05
@@ -17,6 +17,7 @@ NORMAL = 1.96  # standard errors from the middle of a 95 % interval to its ends
 _ERROR_SLACK = 0.25  # by which a reported error may differ from the binomial one
 _INTERVAL_SLACK = 0.4  # the same of an interval, whose level may be 90 or 99 %
 _MOST_PAIRS = 12
+_ROUNDING = 1e-6  # items by which a product of floats may be off
 
 
 def impossible(submission: Submission) -> Iterator[Finding]:
@@ -171,7 +172,9 @@ def pairings(submission: Submission) -> Iterator[Finding]:
     if submission.has_items:
         return
     for task in _tasks(submission):
-        rows = [row for row in submission.rows if task in row.scores and not row.status and _count(row.scores[task])]
+        # a score of zero is of a broken run, and no difference to it means anything
+        rows = [row for row in submission.rows if task in row.scores and not row.status and row.scores[task].value]
+        rows = [row for row in rows if _counts(row.scores[task])]
         rows.sort(key=lambda row: -row.scores[task].value)
         for other in rows[1:_MOST_PAIRS]:
             if rows[0].scores[task].items == other.scores[task].items:
@@ -181,7 +184,7 @@ def pairings(submission: Submission) -> Iterator[Finding]:
 def _bounded(task: str, best: Row, other: Row) -> Finding:
     a, b = best.scores[task], other.scores[task]
     items = a.items or 1
-    bounds = pairing_bounds(_count(a) or 0, _count(b) or 0, items, LEVEL)
+    bounds = rounded_bounds(_counts(a) or (0, 0), _counts(b) or (0, 0), items, LEVEL)
     gap = 100 * (a.value - b.value)
     start = f"{task}: {best.name} over {other.name}, {gap:+.1f} points with n = {items:,}"
     if bounds.most_discordant is None:
@@ -198,11 +201,15 @@ def _bounded(task: str, best: Row, other: Row) -> Finding:
                    severity="note")  # fmt: skip
 
 
-def _count(score: Score) -> int | None:
-    """Return the number of right answers; None where it is not known or cannot be."""
+def _counts(score: Score) -> tuple[int, int] | None:
+    """Return the least and the largest number of right answers that rounds to a score; None where there can be none."""
     if not score.share or not score.items or not 0 <= score.value <= 1:
         return None
-    return round(score.value * score.items)
+    nearest = round(score.value * score.items)
+    half = 0.0 if score.decimals is None else 0.5 * 10.0**-score.decimals
+    least = math.ceil((score.value - half) * score.items - _ROUNDING)
+    most = math.floor((score.value + half) * score.items + _ROUNDING)
+    return max(0, min(least, nearest)), min(score.items, max(most, nearest))
 
 
 def _binomial(score: Score) -> float | None:

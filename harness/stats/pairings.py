@@ -1,7 +1,6 @@
 """Bounds on a paired test where only the two scores are known, over every way in which the items may be paired."""
 
 from dataclasses import dataclass
-from math import comb
 
 
 @dataclass(frozen=True)
@@ -46,8 +45,33 @@ def pairing_bounds(right_a: int, right_b: int, items: int, level: float = 0.05) 
     return PairingBounds(lowest, highest, difference + 2 * low if low >= 0 else None, items)
 
 
+def rounded_bounds(
+    right_a: tuple[int, int], right_b: tuple[int, int], items: int, level: float = 0.05
+) -> PairingBounds:
+    """Return the bounds where each count lies between a smallest and a largest one, as behind a rounded score.
+
+    Of the counts with one difference, those nearest to half of the items leave most room for disagreement.
+
+    Raises:
+        ValueError: a count is not between zero and the number of items.
+    """
+    (least_a, most_a), (least_b, most_b) = right_a, right_b
+    every = []
+    for difference in range(least_a - most_b, most_a - least_b + 1):
+        least, most = max(least_b, least_a - difference), min(most_b, most_a - difference)
+        b = min(max((items - difference) // 2, least), most)
+        every.append(pairing_bounds(b + difference, b, items, level))
+    reached = [bounds.most_discordant for bounds in every if bounds.most_discordant is not None]
+    return PairingBounds(
+        min(bounds.lowest for bounds in every),
+        max(bounds.highest for bounds in every),
+        max(reached, default=None),
+        items,
+    )
+
+
 def mcnemar_p(b: int, c: int) -> float:
     """Return the exact two-sided p-value of b and c items that are right in one run alone."""
-    total, fewer = b + c, min(b, c)
-    tail = sum(comb(total, k) for k in range(fewer + 1))
-    return min(1.0, float(2 * tail / 2**total))
+    from scipy.special import bdtr
+
+    return min(1.0, 2 * float(bdtr(min(b, c), b + c, 0.5)))
