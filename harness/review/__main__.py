@@ -107,10 +107,14 @@ def _read(what: Path, items: Mapping[str, int], sweep: str | None) -> list[tuple
     Raises:
         ValueError: it is nothing that can be reviewed.
     """
-    if what.is_file() and what.suffix in (".csv", ".tsv", ".tex"):
+    if not what.exists():
+        raise ValueError(f"{what}: no such file or folder")
+    if what.is_file() and what.suffix.lower() in (".csv", ".tsv", ".tex"):
         from harness.review.tables import read_tables
 
+        _refuse("--sweep", sweep, "records of this project")
         return read_tables(what, items)
+    _refuse("--items", items, "a table")
     if what.is_dir():
         if any(what.glob("*/seed-*/record.json")) or any(what.glob("sweeps/*/sweep.json")):
             from harness.review.our_records import records
@@ -118,6 +122,7 @@ def _read(what: Path, items: Mapping[str, int], sweep: str | None) -> list[tuple
             return records(what, sweep)
         from harness.review.published import STATE, peft_results, trainer_folders
 
+        _refuse("--sweep", sweep, "records of this project")
         if any(what.rglob(STATE)):
             return [(str(what), trainer_folders(what))]
         if any(what.glob("*.json")):
@@ -128,6 +133,16 @@ def _read(what: Path, items: Mapping[str, int], sweep: str | None) -> list[tuple
     )
 
 
+def _refuse(option: str, given: object, what: str) -> None:
+    """Refuse an option that is of no use for what is reviewed.
+
+    Raises:
+        ValueError: it was given.
+    """
+    if given:
+        raise ValueError(f"{option} is for {what}: leave it out")
+
+
 def _page(name: str, submission: Submission, findings: Sequence[Finding]) -> str:
     faults = [entry for entry in findings if entry.severity == "fault"]
     notes = [entry for entry in findings if entry.severity != "fault"]
@@ -135,11 +150,12 @@ def _page(name: str, submission: Submission, findings: Sequence[Finding]) -> str
     lines += [f"{number:>3}. [{entry.check}] {entry.text}" for number, entry in enumerate(faults, 1)]
     if not faults:
         lines.append("  no fault found")
-    if notes:
-        lines += [
-            "  what the differences can mean, over all pairings of the items:",
-            *(f"   - {n.text}" for n in notes),
-        ]
+    pairings = [f"   - {entry.text}" for entry in notes if entry.check == "pairing"]
+    others = [f"   - {entry.text}" for entry in notes if entry.check != "pairing"]
+    if others:
+        lines += ["  not read:", *others]
+    if pairings:
+        lines += ["  what the differences can mean, over all pairings of the items:", *pairings]
     return "\n".join(lines)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 from harness.report.analysis.comparable import differences
@@ -17,7 +18,7 @@ _FREE = ("method", "rate")
 
 def settings_differ(submission: Submission) -> Iterator[Finding]:
     """Yield the settings in which trained rows differ beside their method."""
-    facts = {row.name: dict(row.settings) for row in _trained(submission)}
+    facts = {label: dict(row.settings) for label, row in _labeled(_trained(submission))}
     for entry in differences(facts):
         if not covered(entry.key, _FREE):
             rows = tuple(name for _, names in entry.values for name in names)
@@ -162,6 +163,14 @@ def statuses(submission: Submission) -> Iterator[Finding]:
 
 def _trained(submission: Submission) -> Sequence[Row]:
     return [row for row in submission.rows if not row.is_base and not row.status]
+
+
+def _labeled(rows: Sequence[Row]) -> Iterator[tuple[str, Row]]:
+    """Yield rows with their names, of which several may be equal, told apart by their order."""
+    seen: Counter[str] = Counter()
+    for row in rows:
+        seen[row.name] += 1
+        yield row.name if seen[row.name] == 1 else f"{row.name} ({seen[row.name]})", row
 
 
 def _scale(row: Row) -> float:

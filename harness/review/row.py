@@ -119,8 +119,15 @@ def over_seeds(name: str, runs: Sequence[Row]) -> Row:
         values = [score.value for score in result]
         if len(result) == len(runs):
             items = first.items if len({score.items for score in result}) == 1 else None
-            error = stdev(values) / len(values) ** 0.5
-            scores[task] = replace(first, value=fmean(values), items=items, decimals=None, error=error)
+            digits = [score.decimals for score in result if score.decimals is not None]
+            scores[task] = replace(
+                first,
+                value=fmean(values),
+                items=items,
+                decimals=min(digits) if len(digits) == len(result) else None,
+                error=stdev(values) / len(values) ** 0.5,
+                interval=None,
+            )
     return replace(runs[0], name=name, seeds=len(runs), scores=scores, repeats=repeats([run.losses for run in runs]))
 
 
@@ -153,12 +160,29 @@ def method_of_peft(settings: Mapping[str, object] | None) -> str:
 
 
 def method_of_name(name: str) -> str:
-    """Return the method that a name begins with or contains as a word, the longest first; else the name itself."""
-    plain = re.sub(r"[^a-z0-9]+", " ", name.lower().replace("(ia)3", "ia3")).strip()
-    words = f" {plain} "
-    if any(f" {word} " in words for word in ("full", "fft", "full fine tuning")):
-        return "full"
+    """Return the method that a name contains as a word, the longest first; else the name itself."""
+    words = _words(name)
     for method in sorted(usual_rates(), key=len, reverse=True):
-        if method != "peft" and f" {method.replace('_', ' ')} " in words:
+        if method not in ("peft", "full") and f" {method.replace('_', ' ')} " in words:
             return method
-    return plain or name
+    if " rslora " in words:
+        return "lora"  # of another scale
+    is_full = any(f" {word} " in words for word in ("full", "fft", "full fine tuning"))
+    return "full" if is_full else words.strip() or name
+
+
+def is_base_name(name: str) -> bool:
+    """Return whether a name is that of an untouched model."""
+    words = _words(name)
+    is_method = method_of_name(name) in usual_rates()
+    return not is_method and any(
+        f" {word} " in words
+        for word in ("base", "pretrained", "untouched", "untrained", "zero shot", "no fine tuning", "no finetuning",
+                     "without fine tuning", "not fine tuned", "before fine tuning")
+    )  # fmt: skip
+
+
+def _words(name: str) -> str:
+    """Return a name as words in lower case, with a space before and behind each."""
+    plain = re.sub(r"\(?\bia\)?\s*\^?\s*[3\u00b3]", "ia3", name.lower()).replace("lora+", "lora plus")
+    return f" {re.sub(r'[^a-z0-9]+', ' ', plain).strip()} "

@@ -33,6 +33,7 @@ def impossible(submission: Submission) -> Iterator[Finding]:
             )
         elif score.share and score.items and not _is_possible(score, row.seeds):
             runs = f" in {row.seeds} runs" if row.seeds and row.seeds > 1 else ""
+            runs = runs if row.seeds else " in one run"
             yield Finding(
                 check="impossible",
                 text=f"{row.name}: {task} is {label}, and no number of right answers among {score.items:,} items{runs} "
@@ -45,9 +46,9 @@ def _is_possible(score: Score, seeds: int | None) -> bool:
     if seeds is None and (score.error is not None or score.interval is not None):
         return True  # a mean over an unknown number of runs
     total = (score.items or 1) * (seeds or 1)
-    half = 0.5 * 10.0**-score.decimals if score.decimals is not None else 1e-9
+    half = 0.5 * 10.0**-score.decimals if score.decimals is not None else 0.0
     nearest = round(score.value * total) / total
-    return abs(nearest - score.value) <= half * (1 + 1e-6)
+    return abs(nearest - score.value) <= half + 1e-9
 
 
 def units(submission: Submission) -> Iterator[Finding]:
@@ -65,7 +66,7 @@ def units(submission: Submission) -> Iterator[Finding]:
 
 
 def item_counts(submission: Submission) -> Iterator[Finding]:
-    """Yield tasks on which rows were submission different numbers of items."""
+    """Yield tasks on which rows were scored on different numbers of items."""
     for task in _tasks(submission):
         counts: dict[int, list[str]] = {}
         for row in submission.rows:
@@ -144,6 +145,8 @@ def bold(submission: Submission) -> Iterator[Finding]:
         members = [(row, row.scores[task]) for row in submission.rows if task in row.scores and row.scores[task].share]
         marked = [(row, score) for row, score in members if score.bold]
         best = max((score.value for _, score in members), default=0.0)
+        if any(score.value == best for _, score in marked):
+            continue  # several in bold are those that are level with the best
         for row, score in marked:
             if score.value < best:
                 yield Finding(

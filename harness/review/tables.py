@@ -4,123 +4,220 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 
+from harness.report.analysis.comparable import UNKNOWN
 from harness.report.analysis.facts import effective_scale
-from harness.review.row import Row, Score, Submission, method_of_name
-
-# What a column holds, by the words of its heading
-_NAMES = ("method", "model", "name", "approach", "run", "variant")
-_MODELS = ("base_model", "base", "model", "backbone")  # whose rows are compared with each other
-_ITEMS = ("n", "items", "num_items", "n_items", "samples")
-_SEEDS = ("seed", "seeds", "runs", "n_seeds", "num_seeds", "#seeds")
-_RATES = ("lr", "learning_rate", "rate")
-_RANKS = ("r", "rank", "lora_r")
-_ALPHAS = ("alpha", "lora_alpha")
-_TUNED = ("tuned", "chosen_on", "selected_on")
-_SETTINGS = (
-    "epochs", "steps", "max_steps", "batch", "batch_size", "global_batch_size", "weight_decay", "warmup", "scheduler",
-    "optimizer", "precision", "dtype", "max_length", "base", "base_model", "data", "dataset", "prompt", "template",
-    "shots", "num_fewshot",
-)  # fmt: skip
-_NOT_SCORES = (
-    "params", "parameters", "trainable", "memory", "gib", "time", "hours", "tokens", "speed", "flops", "loss",
-    "perplexity", "ppl",
-)  # fmt: skip
-# in parts of a title: shares that are no number of right answers over the items, and scores that are no shares
-_NOT_COUNTED = ("rouge", "bleu", "meteor", "bertscore", "chrf", "comet", "f1", "win", "pass@")
-_NO_SHARES = ("mt_bench", "mtbench", "elo", "rating")
-_MOST_COLUMNS = 100
-_ON_VALIDATION = ("yes", "true", "1", "validation", "valid", "val", "dev")
-_ERRORS = re.compile(r"^(.+?)[ _](?:std|sd|se|sem|stderr|err|\+-|\u00b1)$")
-_LONGEST_FIELD = 2**31 - 1  # characters of a cell; csv's own limit is shorter than an answer
-_NUMBER = r"[-+]?\d+(?:\.\d+)?"
-_CELL = re.compile(
-    rf"^(?P<value>{_NUMBER})\s*(?P<percent>%)?"
-    rf"(?:\s*(?:\u00b1|\+/-|\+-)\s*(?P<error>{_NUMBER}))?"
-    rf"(?:\s*[\(\[]\s*(?P<low>{_NUMBER})\s*(?:to|,|;|-{{1,2}}|\u2013)\s*(?P<high>{_NUMBER})\s*[\)\]])?\s*%?$"
+from harness.report.display import several
+from harness.review import cells, latex
+from harness.review.columns import (
+    ALPHAS,
+    ITEMS,
+    MODELS,
+    NAMES,
+    RANKS,
+    RATES,
+    SEED,
+    SEEDS,
+    TUNED,
+    Column,
+    columns_of,
 )
+from harness.review.row import Finding, Row, Score, Submission, is_base_name, method_of_name, over_seeds
+
+_ON_VALIDATION = {"yes", "true", "1", "validation", "valid", "val", "dev", "development"}
+_LONGEST_FIELD = 2**31 - 1  # characters of a cell; csv's own limit is shorter than an answer
 
 
 def read_tables(path: Path, items: Mapping[str, int]) -> list[tuple[str, Submission]]:
-    """Return the name and the rows of each part of a CSV or LaTeX table: one for each base model, or for all.
+    """Return the name and the rows of each part of the tables of a file: one for each base model, or for all.
 
     Args:
         path: `*.csv`, `*.tsv` or `*.tex`.
         items: number of items of a column, where the table does not say; "" stands for every column.
 
     Raises:
-        ValueError: there is no table in it, or none of its columns holds scores.
+        ValueError: there is no table in it, none of its columns holds scores, or `items` names another column.
     """
     try:
         content = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 (byte {error.start + 1}); save the file as UTF-8") from error
-    lines = _latex(content) if path.suffix == ".tex" else _csv(content, "\t" if path.suffix == ".tsv" else ",")
-    heading, body = _headed(lines)
-    if not body:
-        raise ValueError(f"{path}: no table with a heading and rows")
-    parts = _parts(heading, body)
-    if left := sum(len(line) != len(heading) for _, part in parts for line in part):
-        raise ValueError(f"{path}: {left} of {len(body)} rows have another number of cells than the heading")
-    tables = [(name, [_row(heading, line, items) for line in part]) for name, part in parts]
-    if not any(row.scores for _, rows in tables for row in rows):
-        raise ValueError(f"{path}: no column of it holds scores; its heading is {', '.join(heading)}")
-    return [
-        (f"{path} ({name})" if name else str(path), Submission(kind="table", rows=_in_one_unit(rows)))
-        for name, rows in tables
-    ]
+    suffix = path.suffix.lower()
+    tables = latex.tables(content) if suffix == ".tex" else [_csv(content, _separator(content, suffix))]
+    names = [str(path)] if len(tables) == 1 else [f"{path} (table {number})" for number in range(1, len(tables) + 1)]
+    own = {key.lower(): number for key, number in items.items()}
+    result: list[tuple[str, Submission]] = []
+    problems: list[tuple[str, ValueError]] = []
+    for name, lines in zip(names, tables, strict=True):
+        try:
+            result += _table(name, lines, own)
+        except ValueError as error:
+            problems.append((name, error))
+    if not result:
+        raise problems[0][1] if problems else ValueError(f"{path}: no table with a heading and rows")
+    titles = {task.lower(): task for _, submission in result for row in submission.rows for task in row.scores}
+    if unknown := [key for key in items if key and key.lower() not in titles]:
+        raise ValueError(
+            f"--items {unknown[0]}: no column of scores has this name; there is {', '.join(titles.values())}"
+        )
+    return [*result, *((name, _unread(error)) for name, error in problems)]
 
 
-def _headed(lines: Sequence[list[str]]) -> tuple[list[str], list[list[str]]]:
-    """Return the heading and the other lines.
+class NoScoresError(ValueError):
+    """A table without scores, which a file may hold beside its results."""
 
-    A heading may have several lines, all above the first number: the lowest counts, with those above it where two
-    columns would have one title.
+
+def _unread(error: ValueError) -> Submission:
+    """Return what there is to say of a table beside others that cannot be reviewed."""
+    severity = "note" if isinstance(error, NoScoresError) else "fault"
+    finding = Finding(check="unreadable", text=f"not reviewed: {error}", severity=severity)
+    return Submission(kind="table", rows=(), findings=(finding,))
+
+
+def _table(name: str, lines: Sequence[list[str]], items: Mapping[str, int]) -> list[tuple[str, Submission]]:
+    """Return the name and the rows of each part of one table.
+
+    Raises:
+        ValueError: it has no heading or rows, unequal lines, two columns of one name, or no scores.
     """
+    columns, body = _headed(lines)
+    if not body:
+        raise NoScoresError(f"{name}: no table with a heading and rows")
+    parts = _parts(columns, body)
+    if left := sum(len(line) != len(columns) for _, part in parts for line in part):
+        raise ValueError(f"{name}: {left} of {len(body)} rows have another number of cells than the heading")
+    layout = _Layout.of(columns, [line for _, part in parts for line in part])
+    if not layout.scores:
+        listed = ", ".join(column.title for column in columns)
+        raise NoScoresError(f"{name}: no column of it holds scores; its heading is {listed}")
+    titles = Counter(columns[place].name for place in layout.scores)
+    if twice := [title for title, number in titles.items() if number > 1]:
+        raise ValueError(f"{name}: {titles[twice[0]]} columns of scores are named {twice[0]}; name them apart")
+    return [(f"{name} ({part})" if part else name, _submission(layout, own, items)) for part, own in parts]
+
+
+def _submission(layout: _Layout, lines: Sequence[list[str]], items: Mapping[str, int]) -> Submission:
+    named = _named(lines, layout.named)
+    rows = _in_one_unit([_row(layout, line, items) for line in named], layout)
+    seeds = [layout.cell(line, SEED) for line in named]
+    findings: list[Finding] = []
+    if any(seeds):
+        rows, findings = _over_seeds(rows, seeds)
+    return Submission(kind="table", rows=tuple(rows), findings=(*findings, *_not_read(layout, named)))
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Columns of a table by what they hold.
+
+    Attributes:
+        columns: all of them.
+        named: place of the column that names the methods.
+        settings: places of the settings.
+        scores: places of the scores, each with that of its errors or None.
+    """
+
+    columns: Sequence[Column]
+    named: int
+    settings: tuple[int, ...]
+    scores: Mapping[int, int | None]
+
+    @classmethod
+    def of(cls, columns: Sequence[Column], lines: Sequence[Sequence[str]]) -> _Layout:
+        """Return the layout of columns with these lines below."""
+        keys = [column.key for column in columns]
+        named = next((keys.index(key) for key in NAMES if key in keys), 0)
+        below = [[line[place] for line in lines] for place in range(len(columns))]
+        # precision is a setting, and a metric beside recall
+        settings = [
+            place
+            for place, column in enumerate(columns)
+            if place != named and (column.key in MODELS or (column.is_setting and not _is_metric(column, below[place])))
+        ]
+        scores: dict[int, int | None] = {
+            place: None
+            for place, column in enumerate(columns)
+            if place not in (0, named, *settings) and column.may_be_score and any(map(cells.score, below[place]))
+        }
+        for place, column in enumerate(columns):
+            beside = column.error_of
+            if beside is None and cells.are_errors(below[place]):
+                beside = ""
+            target = keys.index(beside) if beside and beside in keys else place - 1 if beside == "" else None
+            if target is not None and target in scores and target != place:
+                scores[target] = place
+        return cls(columns, named, tuple(settings), scores)
+
+    def cell(self, line: Sequence[str], keys: Sequence[str]) -> str:
+        """Return the first cell of a line that holds something, of the columns with these keys; "" without one."""
+        by_key = {column.key: cell for column, cell in zip(self.columns, line, strict=True)}
+        return next((by_key[key] for key in keys if not cells.is_empty(by_key.get(key, ""))), "")
+
+    def number(self, line: Sequence[str], keys: Sequence[str]) -> float | None:
+        """Return that cell as a number, times the power of ten in its heading."""
+        value = cells.number(self.cell(line, keys))
+        factors = [column.factor for column in self.columns if column.key in keys]
+        return None if value is None else float(f"{value * (factors[0] if factors else 1.0):.12g}")
+
+
+def _is_metric(column: Column, cells: Sequence[str]) -> bool:
+    return column.key == "precision" and any("." in cell for cell in cells)
+
+
+def _headed(lines: Sequence[list[str]]) -> tuple[list[Column], list[list[str]]]:
+    """Return the columns and the lines below their heading, which may have several lines, all above a number."""
     width = max(map(len, lines), default=0)
-    above = list(takewhile(lambda line: not any(map(_is_number, line)), lines))
+    above = list(takewhile(lambda line: not any(map(cells.score, line)), lines))
     head = [line for line in above if len(line) == width and len({*filter(None, line)}) > 1]
     if not head:
         return [], []
-    stacks = [[line[place] for line in head if line[place]] for place in range(width)]
-    lowest = [stack[-1] if stack else "" for stack in stacks]
-    titles = [
-        " ".join(stack) if lowest.count(own) > 1 and stack else own for stack, own in zip(stacks, lowest, strict=True)
-    ]
-    return titles, list(lines[max(place for place, line in enumerate(above) if line is head[-1]) + 1 :])
+    return columns_of(head), list(lines[max(place for place, line in enumerate(above) if line is head[-1]) + 1 :])
 
 
-def _is_number(cell: str) -> bool:
-    return bool(_CELL.match(cell.lstrip("*").strip()))
-
-
-def _parts(heading: Sequence[str], body: Sequence[list[str]]) -> list[tuple[str, list[list[str]]]]:
+def _parts(columns: Sequence[Column], body: Sequence[list[str]]) -> list[tuple[str, list[list[str]]]]:
     """Return the lines of each base model: below a line that names it alone, or with it in a column beside the method.
 
     Models of which some have a single line are not compared within themselves, so that they stay one part.
     """
-    keys = [_key(title) for title in heading]
-    column = next((keys.index(key) for key in _MODELS if key in keys), None)
-    has_methods = any(key in keys for key in _NAMES if key not in _MODELS)
+    keys = [column.key for column in columns]
+    place = next((keys.index(key) for key in MODELS if key in keys), None)
+    has_methods = any(key in keys for key in NAMES if key not in MODELS)
     parts: dict[str, list[list[str]]] = {}
     name = ""
     for line in body:
         filled = {*filter(None, line)}
-        if len(filled) == 1 and not any(map(_is_number, filled)) and len(line) in (1, len(heading)):
+        if len(filled) == 1 and not any(map(cells.score, filled)) and len(line) in (1, len(columns)):
             [name] = filled
             continue
-        if column is not None and has_methods and len(line) == len(heading):
-            name = line[column] or name
+        if place is not None and has_methods and len(line) == len(columns):
+            name = line[place] or name
         parts.setdefault(name, []).append(line)
     if len(parts) < 2 or min(map(len, parts.values())) < 2:
         return [("", [line for part in parts.values() for line in part])]
     return list(parts.items())
+
+
+def _named(lines: Sequence[list[str]], place: int) -> list[list[str]]:
+    """Return the lines with the name above where one cell spans several lines."""
+    result: list[list[str]] = []
+    for line in lines:
+        name = line[place] or (result[-1][place] if result else "")
+        result.append([*line[:place], name, *line[place + 1 :]])
+    return result
+
+
+def _separator(content: str, suffix: str) -> str:
+    """Return the separator of cells: a spreadsheet with decimal commas writes semicolons."""
+    if suffix == ".tsv":
+        return "\t"
+    first = next((line for line in content.splitlines() if line.strip()), "")
+    return max((",", ";", "\t"), key=first.count)
 
 
 def _csv(content: str, separator: str) -> list[list[str]]:
@@ -132,164 +229,114 @@ def _csv(content: str, separator: str) -> list[list[str]]:
     ]
 
 
-def _latex(content: str) -> list[list[str]]:
-    """Return the cells of the first tabular, with `*` before those in bold."""
-    start = re.search(r"\\begin\{(tabular[x*]?|longtable)\}", content)
-    if start is None:
-        return []
-    text = _behind_arguments(content[start.end() :]).partition(rf"\end{{{start[1]}}}")[0]
-    text = re.sub(r"(?<!\\)%.*", "", text)
-    text = re.sub(r"\\(?:top|mid|bottom)rule|\\(?:hline|cmidrule(?:\([^)]*\))?\{[^}]*\}|cline\{[^}]*\})|\\addlinespace(?:\[[^]]*\])?|\\rowcolor\{[^}]*\}", "", text)  # fmt: skip # noqa: E501
-    text = re.sub(r"\\multirow(?:\[[^]]*\])?\{[^}]*\}\{[^}]*\}", "", text)
-    lines = [re.split(r"(?<!\\)&", line) for line in re.split(r"\\\\(?:\[[^]]*\])?", text) if line.strip()]
-    return [[_plain(part) for cell in line for part in _spanned(cell)] for line in lines]
-
-
-def _behind_arguments(text: str) -> str:
-    """Return the text behind the arguments of an environment, whose braces may be nested: {@{}lcc@{}}."""
-    text = text.lstrip()
-    while text[:1] in ("{", "["):
-        depth = 0
-        for place, letter in enumerate(text):
-            depth += (letter in "{[") - (letter in "}]")
-            if depth == 0:
-                text = text[place + 1 :].lstrip()
-                break
-        else:
-            return ""
-    return text
-
-
-def _spanned(cell: str) -> list[str]:
-    """Return a cell that spans several columns as one of the same content for each."""
-    result = re.match(r"\s*\\multicolumn\{(\d+)\}\{[^}]*\}(.*)", cell, re.DOTALL)
-    return [result[2]] * min(int(result[1]), _MOST_COLUMNS) if result else [cell]
-
-
-def _plain(cell: str) -> str:
-    is_bold = bool(re.search(r"\\(?:textbf|mathbf|bf|bfseries)\b", cell))
-    text = (
-        re.sub(r"_\{?\s*\\pm", r" \\pm", cell)
-        .replace(r"\pm", "\u00b1")
-        .replace(r"\%", "%")
-        .replace("~", " ")
-        .replace("$", "")
-        .replace("--", "-")
-    )
-    text = re.sub(r"\\(?:uparrow|downarrow)", "", text)
-    while (shorter := re.sub(r"\\[a-zA-Z]+\*?\{([^{}]*)\}", r"\1", text)) != text:
-        text = shorter
-    text = re.sub(r"\\[a-zA-Z]+|[{}]", "", text).strip()
-    return f"*{text}" if is_bold and re.match(r"[-+\d]", text) else text
-
-
-def _key(title: str) -> str:
-    return re.sub(r"[\s-]+", "_", _bare_title(title).lower()).strip("_")
-
-
-def _row(heading: Sequence[str], line: Sequence[str], items: Mapping[str, int]) -> Row:
-    keys = [_key(title) for title in heading]
-    cells = dict(zip(keys, line, strict=True))
-    named = next((key for key in _NAMES if key in cells), keys[0])
-    own = cells[named]
+def _row(layout: _Layout, line: Sequence[str], items: Mapping[str, int]) -> Row:
+    own = line[layout.named].lstrip("*")
+    count = cells.whole(layout.cell(line, ITEMS))
     scores: dict[str, Score] = {}
-    count = _whole(_first(cells, _ITEMS))
-    taken = {*_NAMES, *_MODELS, *_ITEMS, *_SEEDS, *_RATES, *_RANKS, *_ALPHAS, *_TUNED, *_SETTINGS, keys[0]}
-    for key, title, cell in zip(keys, heading, line, strict=True):
-        if key in taken or any(word in key for word in _NOT_SCORES) or _ERRORS.match(key):
-            continue
-        number = _items_of(title) or items.get(_bare_title(title)) or count or items.get("")
-        error = next((cells[other] for other in keys if (m := _ERRORS.match(other)) and m[1] == key), None)
-        number = None if any(word in key for word in (*_NOT_COUNTED, *_NO_SHARES)) else number
-        if score := _score(cell, number, error):
-            is_share = not any(word in key for word in _NO_SHARES)
-            scores[_bare_title(title)] = score if is_share else replace(score, share=False, printed_in_percent=False)
-    rank, alpha = _number(_first(cells, _RANKS)), _number(_first(cells, _ALPHAS))
+    for place, error in layout.scores.items():
+        column = layout.columns[place]
+        if score := cells.score(line[place], "" if error is None else line[error]):
+            number = column.items or items.get(column.name.lower()) or count or items.get("")
+            scores[column.name] = replace(
+                score, items=number if column.is_counted else None, share=column.is_share,
+                printed_in_percent=score.printed_in_percent and column.is_share,
+            )  # fmt: skip
     method = method_of_name(own)
-    settings = {"r": rank, "lora_alpha": alpha, "use_rslora": "rslora" in own.lower()}
-    tuned = _first(cells, _TUNED)
+    settings = {
+        "r": layout.number(line, RANKS),
+        "lora_alpha": layout.number(line, ALPHAS),
+        "use_rslora": "rslora" in own.lower(),
+    }
+    # "validation, never test" is chosen on validation
+    tuned = re.sub(r"\b(?:not|never|no)\s+(?:on\s+)?(?:the\s+)?test\b", "", layout.cell(line, TUNED), flags=re.I)
+    words = {*re.findall(r"[a-z0-9]+", tuned.lower())}
     return Row(
-        name=own.lstrip("*"),
+        name=own,
         method=method,
-        settings={key: cells[key] for key in (*_SETTINGS, *_MODELS) if key in cells and key != named},
-        rate=_number(_first(cells, _RATES)),
+        settings={layout.columns[place].key: _setting(line[place]) for place in layout.settings},
+        rate=layout.number(line, RATES),
         scale=effective_scale(settings),
-        seeds=_whole(_first(cells, _SEEDS)),
+        seeds=cells.whole(layout.cell(line, SEEDS)),
         scores=scores,
-        is_base=method in ("base", "base model", "untouched", "zero shot"),
-        rate_was_tuned=None if tuned is None else tuned.lower() in _ON_VALIDATION,
-        chosen_on=tuned or "",
+        is_base=is_base_name(own),
+        rate_was_tuned=bool(words & _ON_VALIDATION) and not words & {"test", "no", "not", "never"} if tuned else None,
+        chosen_on=tuned,
     )
 
 
-def _score(cell: str, items: int | None, error: str | None) -> Score | None:
-    result = _CELL.match(cell.lstrip("*").strip())
-    if result is None:
-        return None
-    value = float(result["value"])
-    digits = len(result["value"].partition(".")[2])
-    ends = (float(result["low"]), float(result["high"])) if result["low"] and result["high"] else None
-    given = result["error"] or error
-    return Score(
-        value=value,
-        items=items,
-        decimals=digits,
-        error=float(given) if given and re.fullmatch(_NUMBER, given.strip()) else None,
-        interval=ends,
-        bold=cell.startswith("*"),
-        printed_in_percent=bool(result["percent"]) or abs(value) > 1,
-    )
+def _setting(cell: str) -> str:
+    return UNKNOWN if cells.is_empty(cell) else cell
 
 
-def _in_one_unit(rows: Sequence[Row]) -> tuple[Row, ...]:
-    """Return the rows with shares of 1. A column with a score above 1 is in percent, as far as its numbers are."""
-    percent = {task for row in rows for task, score in row.scores.items() if score.printed_in_percent and score.share}
-    made = []
-    for row in rows:
-        scores = {
-            task: _as_share(replace(score, printed_in_percent=task in percent) if score.value == 0 else score)
-            for task, score in row.scores.items()
-        }
-        made.append(replace(row, scores=scores))
-    return tuple(made)
+def _over_seeds(rows: Sequence[Row], seeds: Sequence[str]) -> tuple[list[Row], list[Finding]]:
+    """Return rows of single runs, whose seeds stand in a column, as rows of methods; other rows stay as they are."""
+    runs: dict[object, list[tuple[Row, str]]] = {}
+    for place, (row, seed) in enumerate(zip(rows, seeds, strict=True)):
+        same = (row.name, row.rate, row.scale, row.chosen_on, tuple(sorted(row.settings.items())))
+        runs.setdefault(same if seed.isdigit() else place, []).append((row, seed))
+    made, findings = [], []
+    for own in runs.values():
+        row, seed = own[0]
+        if not seed.isdigit():
+            made.append(row)
+            continue
+        numbers = [number for _, number in own]
+        made.append(replace(over_seeds(row.name, [run for run, _ in own]), seeds=len({*numbers})))
+        if len({*numbers}) < len(numbers):
+            text = f"{row.name} has several rows of one seed: which of them counts?"
+            findings.append(Finding(check="twice", text=text, rows=(row.name,)))
+    return made, findings
+
+
+def _not_read(layout: _Layout, lines: Sequence[Sequence[str]]) -> Iterator[Finding]:
+    """Yield the cells with a digit among scores that are not read as one."""
+    for place in layout.scores:
+        odd = [line for line in lines if re.search(r"\d", line[place]) and cells.score(line[place]) is None]
+        if odd:
+            listed = several([f"{line[place]!r} of {line[layout.named]}" for line in odd], 4)
+            text = f"{layout.columns[place].name}: not read as scores, and left out: {listed}"
+            rows = tuple(line[layout.named] for line in odd)
+            yield Finding(check="unreadable", text=text, rows=rows, severity="note")
+
+
+def _in_one_unit(rows: Sequence[Row], layout: _Layout) -> list[Row]:
+    """Return the rows with shares of 1, by what each column is printed in."""
+    titled = {layout.columns[place].name for place in layout.scores if layout.columns[place].is_in_percent}
+    above = {
+        task: [row.scores[task] for row in rows if task in row.scores and abs(row.scores[task].value) > 1]
+        for task in {task for row in rows for task in row.scores}
+    }
+    return [
+        replace(
+            row,
+            scores={
+                task: _as_share(score) if score.share and _is_percent(score, above[task], task in titled) else score
+                for task, score in row.scores.items()
+            },
+        )
+        for row in rows
+    ]
+
+
+def _is_percent(score: Score, above: Sequence[Score], is_titled: bool) -> bool:
+    """Return whether a score is in percent, beside those of its column that are above 1.
+
+    A number up to 1 is a share among percents where it has more decimals and is about a hundredth of them.
+    """
+    if score.printed_in_percent or not above or score.value == 0:
+        return score.printed_in_percent or bool(above) or is_titled
+    middle = sorted(other.value for other in above)[len(above) // 2]
+    is_finer = (score.decimals or 0) > max(other.decimals or 0 for other in above)
+    return not (is_finer and middle / 4 <= 100 * score.value <= 4 * middle)
 
 
 def _as_share(score: Score) -> Score:
-    if not score.printed_in_percent:
-        return score
     ends = (score.interval[0] / 100, score.interval[1] / 100) if score.interval else None
-    return Score(
+    return replace(
+        score,
         value=score.value / 100,
-        items=score.items,
         decimals=(score.decimals or 0) + 2,
         error=None if score.error is None else score.error / 100,
         interval=ends,
-        bold=score.bold,
         printed_in_percent=True,
     )
-
-
-def _first(cells: Mapping[str, str], keys: Sequence[str]) -> str | None:
-    return next((cells[key] for key in keys if cells.get(key)), None)
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        value = math.nan if text is None else float(text.replace(",", "").lstrip("*"))
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-def _whole(text: str | None) -> int | None:
-    value = _number(text)
-    return None if value is None or value != int(value) or value < 1 else int(value)
-
-
-def _items_of(title: str) -> int | None:
-    result = re.search(r"n\s*=\s*([\d,]+)", title)
-    return int(result[1].replace(",", "")) if result else None
-
-
-def _bare_title(title: str) -> str:
-    return re.sub(r"\s*[\(\[].*?[\)\]]|\s*[\u2191\u2193%]", "", title.lstrip("*")).strip() or title
