@@ -32,12 +32,12 @@ _UNITS = re.compile(
     r"millions|billions|(?:tok|tokens|it|steps|samples)/s|s/(?:it|step)"
 )
 _NOT_SCORE_KEYS = re.compile(
-    r"p|q|id|#|(?:adj(?:usted|\.)?_)?p(?:_value)?|(?:9\d%?_)?(?:ci|interval|confidence_interval)(?:_\w+)?"
+    r"q|id|#|(?:\w+_)?p(?:_?val(?:ue)?|_adj(?:usted)?)?|(?:9\d%?_)?(?:ci|interval|confidence_interval)(?:_\w+)?"
 )
 # shares that are no number of right answers over the items, and scores that are no shares of 1 or are better the lower
 _NOT_COUNTED = re.compile(
     r"\b(?:rouge\w*|bleu\w*|sacrebleu|meteor|bertscore|chrf\w*|comet|f1|macro|micro|win|winrate|lc|pass|mcc|matthews|"
-    r"cola|stsb?|pearson\w*|spearman\w*|corr|correlation|ndcg|mrr|auc|auroc|avg|average|mean)\b"
+    r"cola|stsb?|p right|pearson\w*|spearman\w*|corr|correlation|ndcg|mrr|auc|auroc|avg|average|mean)\b"
 )
 _NO_SHARES = re.compile(
     r"\u2193|\b(?:mt bench|mtbench|elo|rating|wer|cer|error|errors|toxicity|ece|forgetting|lower)\b"
@@ -81,6 +81,12 @@ class Column:
         return None if match is None else match[1] or ""
 
     @property
+    def items_of(self) -> str | None:
+        """Return the beginning of the keys of the columns whose numbers of items it holds; None where it holds none."""
+        match = re.fullmatch(r"(.+?)[/_ ]n(?:um)?(?:_items|_samples)?", self.key)
+        return match[1] if match else None
+
+    @property
     def is_setting(self) -> bool:
         """Return whether it holds a setting that ought to be equal."""
         return bool(_SETTING.fullmatch(self.key))
@@ -91,7 +97,8 @@ class Column:
         units = re.findall(r"[\(\[]\s*([^\)\]]*?)\s*[\)\]]", self._words)
         is_cost = _NOT_SCORES.search(self._words) or any(_UNITS.fullmatch(unit) for unit in units)
         others = {*NAMES, *MODELS, *ITEMS, *SEEDS, *SEED, *RATES, *RANKS, *ALPHAS, *TUNED}
-        return not (self.key in others or is_cost or self.error_of is not None or _NOT_SCORE_KEYS.fullmatch(self.key))
+        is_beside = self.error_of is not None or self.items_of is not None
+        return not (self.key in others or is_cost or is_beside or _NOT_SCORE_KEYS.fullmatch(self.key))
 
     @property
     def is_share(self) -> bool:

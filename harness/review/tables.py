@@ -96,7 +96,7 @@ def _table(name: str, lines: Sequence[list[str]], items: Mapping[str, int]) -> l
     if not layout.scores:
         listed = ", ".join(column.title for column in columns)
         raise NoScoresError(f"{name}: no column of it holds scores; its heading is {listed}")
-    titles = Counter(columns[place].name for place in layout.scores)
+    titles = Counter(layout.scores.values())
     if twice := [title for title, number in titles.items() if number > 1]:
         raise ValueError(f"{name}: {titles[twice[0]]} columns of scores are named {twice[0]}; name them apart")
     return [(f"{name} ({part})" if part else name, _submission(layout, own, items)) for part, own in parts]
@@ -120,13 +120,15 @@ class _Layout:
         columns: all of them.
         named: place of the column that names the methods.
         settings: places of the settings.
-        scores: places of the scores, each with that of its errors or None.
+        scores: places of the scores, each with its name.
+        errors: places of scores, each with that of its errors.
     """
 
     columns: Sequence[Column]
     named: int
     settings: tuple[int, ...]
-    scores: Mapping[int, int | None]
+    scores: Mapping[int, str]
+    errors: Mapping[int, int]
 
     @classmethod
     def of(cls, columns: Sequence[Column], lines: Sequence[Sequence[str]]) -> _Layout:
@@ -134,30 +136,29 @@ class _Layout:
         keys = [column.key for column in columns]
         named = next((keys.index(key) for key in NAMES if key in keys), 0)
         below = [[line[place] for line in lines] for place in range(len(columns))]
-        # precision is a setting, and a metric beside recall
-        settings = [
-            place
-            for place, column in enumerate(columns)
-            if place != named and (column.key in MODELS or (column.is_setting and not _is_metric(column, below[place])))
-        ]
-        scores: dict[int, int | None] = {
-            place: None
-            for place, column in enumerate(columns)
-            if place not in (0, named, *settings) and column.may_be_score and any(map(cells.score, below[place]))
-        }
-        for place, column in enumerate(columns):
-            beside = column.error_of
+        places = [place for place in range(1, len(columns)) if place != named]
+        numeric = {place for place in places if any(map(cells.score, below[place]))}
+        settings = [place for place in places if _is_setting(columns[place], below[place])]
+        scores = [place for place in places if place in numeric - {*settings} and columns[place].may_be_score]
+        errors: dict[int, int] = {}
+        for place in places:
+            beside = columns[place].error_of
             if beside is None and cells.are_errors(below[place]):
                 beside = ""
             target = keys.index(beside) if beside and beside in keys else place - 1 if beside == "" else None
             if target is not None and target in scores and target != place:
-                scores[target] = place
-        return cls(columns, named, tuple(settings), scores)
+                errors[target] = place
+        return cls(columns, named, tuple(settings), dict(_names(columns, scores)), errors)
 
     def cell(self, line: Sequence[str], keys: Sequence[str]) -> str:
         """Return the first cell of a line that holds something, of the columns with these keys; "" without one."""
         by_key = {column.key: cell for column, cell in zip(self.columns, line, strict=True)}
         return next((by_key[key] for key in keys if not cells.is_empty(by_key.get(key, ""))), "")
+
+    def items(self, line: Sequence[str], column: Column) -> int | None:
+        """Return the number of items in the column that names the one of these scores; None without one."""
+        beside = [place for place, other in enumerate(self.columns) if column.key.startswith(other.items_of or "\n")]
+        return cells.whole(line[beside[0]]) if beside else None
 
     def number(self, line: Sequence[str], keys: Sequence[str]) -> float | None:
         """Return that cell as a number, times the power of ten in its heading."""
@@ -166,15 +167,29 @@ class _Layout:
         return None if value is None else float(f"{value * (factors[0] if factors else 1.0):.12g}")
 
 
-def _is_metric(column: Column, cells: Sequence[str]) -> bool:
-    return column.key == "precision" and any("." in cell for cell in cells)
+def _is_setting(column: Column, below: Sequence[str]) -> bool:
+    """Return whether a column holds a setting: a model's name, or a setting by its heading.
+
+    Precision is a metric where its numbers have decimals.
+    """
+    if column.key in MODELS:
+        return not any(map(cells.score, below))
+    return column.is_setting and not (column.key == "precision" and any("." in cell for cell in below))
+
+
+def _names(columns: Sequence[Column], places: Sequence[int]) -> Iterator[tuple[int, str]]:
+    """Yield each place with its name: the shortest form of its heading that no other of these columns has."""
+    for place in places:
+        forms = [(own.name, own.title, own.whole) for own in (columns[other] for other in places)]
+        own = (columns[place].name, columns[place].title, columns[place].whole)
+        yield place, next((form for kind, form in enumerate(own) if [f[kind] for f in forms].count(form) == 1), own[-1])
 
 
 def _headed(lines: Sequence[list[str]]) -> tuple[list[Column], list[list[str]]]:
     """Return the columns and the lines below their heading, which may have several lines, all above a number."""
     width = max(map(len, lines), default=0)
     above = list(takewhile(lambda line: not any(map(cells.score, line)), lines))
-    head = [line for line in above if len(line) == width and len({*filter(None, line)}) > 1]
+    head = [line for line in above if len(line) == width and any(line[1:]) and len({*line}) > 1]
     if not head:
         return [], []
     return columns_of(head), list(lines[max(place for place, line in enumerate(above) if line is head[-1]) + 1 :])
@@ -187,6 +202,8 @@ def _parts(columns: Sequence[Column], body: Sequence[list[str]]) -> list[tuple[s
     """
     keys = [column.key for column in columns]
     place = next((keys.index(key) for key in MODELS if key in keys), None)
+    if place is not None and any(place < len(line) and cells.score(line[place]) for line in body):
+        place = None
     has_methods = any(key in keys for key in NAMES if key not in MODELS)
     parts: dict[str, list[list[str]]] = {}
     name = ""
@@ -233,11 +250,13 @@ def _row(layout: _Layout, line: Sequence[str], items: Mapping[str, int]) -> Row:
     own = line[layout.named].lstrip("*")
     count = cells.whole(layout.cell(line, ITEMS))
     scores: dict[str, Score] = {}
-    for place, error in layout.scores.items():
+    for place, name in layout.scores.items():
         column = layout.columns[place]
-        if score := cells.score(line[place], "" if error is None else line[error]):
-            number = column.items or items.get(column.name.lower()) or count or items.get("")
-            scores[column.name] = replace(
+        error = line[layout.errors[place]] if place in layout.errors else ""
+        if score := cells.score(line[place], error):
+            given = items.get(name.lower()) or items.get(column.name.lower())
+            number = column.items or layout.items(line, column) or given or count or items.get("")
+            scores[name] = replace(
                 score, items=number if column.is_counted else None, share=column.is_share,
                 printed_in_percent=score.printed_in_percent and column.is_share,
             )  # fmt: skip
@@ -290,18 +309,18 @@ def _over_seeds(rows: Sequence[Row], seeds: Sequence[str]) -> tuple[list[Row], l
 
 def _not_read(layout: _Layout, lines: Sequence[Sequence[str]]) -> Iterator[Finding]:
     """Yield the cells with a digit among scores that are not read as one."""
-    for place in layout.scores:
+    for place, name in layout.scores.items():
         odd = [line for line in lines if re.search(r"\d", line[place]) and cells.score(line[place]) is None]
         if odd:
             listed = several([f"{line[place]!r} of {line[layout.named]}" for line in odd], 4)
-            text = f"{layout.columns[place].name}: not read as scores, and left out: {listed}"
+            text = f"{name}: not read as scores, and left out: {listed}"
             rows = tuple(line[layout.named] for line in odd)
             yield Finding(check="unreadable", text=text, rows=rows, severity="note")
 
 
 def _in_one_unit(rows: Sequence[Row], layout: _Layout) -> list[Row]:
     """Return the rows with shares of 1, by what each column is printed in."""
-    titled = {layout.columns[place].name for place in layout.scores if layout.columns[place].is_in_percent}
+    titled = {name for place, name in layout.scores.items() if layout.columns[place].is_in_percent}
     above = {
         task: [row.scores[task] for row in rows if task in row.scores and abs(row.scores[task].value) > 1]
         for task in {task for row in rows for task in row.scores}

@@ -1,6 +1,7 @@
 """The referee on tables as people write them: LaTeX of all kinds, spreadsheets, and columns that are no scores."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -182,6 +183,38 @@ COSTS = (
 def test_a_column_of_costs_or_differences_is_no_score(title, read):
     [row] = read(f"method,seeds,acc,{title}\nlora,3,47.2,1850\n")
     assert set(row.scores) == {"acc"}
+
+
+def test_scores_of_two_settings_are_told_apart_by_their_whole_heading(read):
+    [row] = read(in_latex("Method & Seeds & GSM8K (0-shot) & GSM8K (8-shot)", "LoRA & 3 & 41.0 & 47.2"), ".tex")
+    assert {task: score.value for task, score in row.scores.items()} == {
+        "GSM8K (0-shot)": pytest.approx(0.41), "GSM8K (8-shot)": pytest.approx(0.472),
+    }  # fmt: skip
+
+
+def test_a_heading_whose_lowest_line_is_a_unit_has_the_lines_above(read):
+    lines = ("& Seeds & ARC-e & HSwag", r"Method & & (\%)~$\uparrow$ & change (points)", "LoRA & 3 & 61.9 & 3.3")
+    [row] = read(in_latex(*lines), ".tex")
+    assert set(row.scores) == {"ARC-e"}
+
+
+def test_numbers_of_items_stand_in_a_column_for_each_task(read):
+    columns = "arc_easy/acc,arc_easy/p_right,arc_easy/n,GSM8K,GSM8K n"
+    [row] = read(f"method,seeds,{columns}\nlora,1,0.5,0.412,260,47.2,1319\n")
+    assert {task: score.items for task, score in row.scores.items()} == {
+        "arc_easy/acc": 260, "arc_easy/p_right": None, "GSM8K": 1319,
+    }  # fmt: skip
+
+
+def test_the_main_table_of_a_report_is_read():
+    """Its cells have errors in small print, marks and invisible ones; its heading has four lines."""
+    [(_, submission)] = read_tables(Path(__file__).parents[2] / "reports" / "demo" / "tables" / "main.tex", {})
+    base, *trained = submission.rows
+    assert base.is_base
+    assert {row.method for row in trained} == {"lora", "dora", "qlora"}
+    for row in submission.rows:
+        assert set(row.scores) == {"ARC-e", "OBQA"}
+        assert all(score.error and 0 < score.value < 1 for score in row.scores.values())
 
 
 def test_timeqa_and_drop_are_scores(read):
