@@ -7,20 +7,23 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from harness.report.analysis.comparable import UNKNOWN, differences
 from harness.report.analysis.external import PEFT_VARIES, read_peft
 from harness.report.analysis.facts import effective_scale, text
 from harness.report.data.lm_eval_import import SEED_PATTERN
 from harness.report.data.lm_eval_logs import Log, find_logs
+from harness.report.display import several
 from harness.review.row import Finding, Row, Score, Submission, method_of_peft, over_seeds
 
 STATE = "trainer_state.json"
 _SEED = re.compile(SEED_PATTERN, re.IGNORECASE)
 _RATE = "train_config.optimizer_kwargs.lr"
 _OF_RUN = ("train_config.seed", "tokens", "steps", "system_info", "package_info")
-_WENT_UP = 2.0  # times its lowest value: a loss that left
+_WENT_UP, _WENT_DOWN = 2.0, 4.0  # a loss that left: twice its lowest value, and a quarter of its first one
 _SHARES = ("acc", "acc_norm", "exact_match")
 
 
@@ -28,9 +31,14 @@ def peft_results(folder: Path) -> Submission:
     """Return the rows of a folder of PEFT's result files.
 
     Raises:
-        ValueError: it holds none.
+        ValueError: it holds none, as a folder of lm-eval's logs does.
     """
     records, problems = read_peft(folder)
+    if not records:
+        raise ValueError(
+            f"{folder}: none of its {len(problems)} JSON files is a result file of PEFT's method comparison "
+            f"({problems[0]}). For logs of lm_eval --log_samples: harness report import-lm-eval FOLDER..."
+        )
     runs: dict[str, list[Row]] = {}
     for record in records:
         settings = {
@@ -101,8 +109,31 @@ def trainer_folders(folder: Path) -> Submission:
     for run, (_, state) in newest.items():
         row = _run(run, state, folder, findings)
         runs.setdefault(_SEED.sub("", row.name) or row.name, []).append(row)
-    rows = [over_seeds(name, own) for name, own in runs.items()]
+    for name, own in runs.items():
+        findings += _unlike_seeds(name, own)
+    rows = _filled([over_seeds(name, own) for name, own in runs.items()])
     return Submission(kind="trainer", rows=tuple(rows), findings=tuple(findings))
+
+
+def _unlike_seeds(name: str, runs: Sequence[Row]) -> Iterator[Finding]:
+    """Yield how runs of one name differ beside their seed, and the tasks that some of them lack."""
+    facts = {}
+    for run in _filled(runs):
+        own = {"method": run.method, "learning rate": run.rate, "scale": run.scale}
+        facts[run.name] = {**run.settings, **{key: UNKNOWN if v is None else text(v) for key, v in own.items()}}
+    for entry in differences(facts):
+        yield Finding(check="settings", text=f"seeds of {name} differ: {entry}", rows=tuple(facts))
+    for task in dict.fromkeys(task for run in runs for task in run.scores):
+        lacking = [run.name for run in runs if task not in run.scores]
+        if lacking:
+            label = f"{len(lacking)} of {len(runs)} seeds of {name} have no score on {task} ({several(lacking, 4)})"
+            yield Finding(check="seeds", text=f"{label}, and it is left out", rows=tuple(lacking))
+
+
+def _filled(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows with what only others record as unknown: full fine-tuning has no adapter that names its base."""
+    keys = dict.fromkeys((key for row in rows for key in row.settings), UNKNOWN)
+    return [replace(row, settings={**keys, **row.settings}) for row in rows]
 
 
 def _run(run: Path, state: Mapping[str, Any], folder: Path, findings: list[Finding]) -> Row:
@@ -143,17 +174,19 @@ def _numbers(history: Sequence[Mapping[str, Any]], key: str) -> list[float]:
 def _of_curve(name: str, state: Mapping[str, Any], history: list[Mapping[str, Any]]) -> Iterator[Finding]:
     """Yield what a training curve says: losses that are no numbers or rose, an early end, tests among validations."""
     losses = _numbers(history, "loss")
-    if any(not math.isfinite(loss) for loss in losses):
+    norms = _numbers(history, "grad_norm")  # of a loss that is no number transformers writes 0
+    first, lowest, last = _levels(losses)
+    if any(not math.isfinite(loss) for loss in losses) or (norms and math.isnan(norms[-1])):
         yield Finding(check="diverged", text=f"{name}: the training loss is not a number", rows=(name,))
-    elif losses and losses[-1] > _WENT_UP * min(losses):
-        text_ = f"{name}: the training loss ends at {losses[-1]:.3g}, after {min(losses):.3g}: it diverged"
+    elif last > max(_WENT_UP * lowest, first / _WENT_DOWN):
+        text_ = f"{name}: the training loss ends at {last:.3g}, after {lowest:.3g}: it diverged"
         yield Finding(check="diverged", text=text_, rows=(name,))
     step, most = int(state.get("global_step") or 0), int(state.get("max_steps") or 0)
-    if 0 < step < most:
+    if 0 < step < most and not _was_stopped(state):
         yield Finding(
             check="unfinished", text=f"{name}: it ended at step {step:,} of {most:,}, and is not finished", rows=(name,)
         )
-    tests = sorted({key for entry in history for key in entry if key.startswith("eval_") and "test" in key})
+    tests = sorted({key for entry in history for key in entry if key.startswith("eval_") and "test" in key.split("_")})
     if tests:
         best = " and its best checkpoint was chosen" if state.get("best_model_checkpoint") else ""
         yield Finding(
@@ -161,6 +194,21 @@ def _of_curve(name: str, state: Mapping[str, Any], history: list[Mapping[str, An
             text=f"{name}: the test was read while it trained ({', '.join(tests[:3])}){best}",
             rows=(name,),
         )
+
+
+def _levels(losses: Sequence[float]) -> tuple[float, float, float]:
+    """Return the first, the lowest and the last mean of a tenth of a curve: single batches scatter."""
+    size = max(1, len(losses) // 10)
+    means = [sum(losses[i : i + size]) / size for i in range(len(losses) - size + 1)]
+    return (means[0], min(means), means[-1]) if means else (0.0, 0.0, 0.0)
+
+
+def _was_stopped(state: Mapping[str, Any]) -> bool:
+    """Return whether a callback ended the training, as early stopping does."""
+    callbacks = state.get("stateful_callbacks")
+    control = callbacks.get("TrainerControl") if isinstance(callbacks, Mapping) else None
+    own = control.get("args") if isinstance(control, Mapping) else None
+    return isinstance(own, Mapping) and own.get("should_training_stop") is True
 
 
 def _logs(run: Path) -> list[Log]:
@@ -171,7 +219,7 @@ def _logs(run: Path) -> list[Log]:
 
 
 def _lm_eval_settings(run: Path) -> dict[str, str]:
-    """Return the version, the examples and the limit of each task that lm-eval's results below a run name."""
+    """Return the version and the number of examples of each task that lm-eval's results below a run name."""
     settings: dict[str, str] = {}
     for log in _logs(run):
         for task in log.tasks:
