@@ -1,12 +1,14 @@
 """Logs of lm-eval as people have them: odd texts, names and scores, of versions that say less. Written by hand here."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from harness.records.record import EvaluationRecord, RunRecord, find_runs, read
+from harness.report.__main__ import main
 from harness.report.data.lm_eval_import import SEED_PATTERN, Question, as_question, named, untouched, write_records
-from harness.report.data.lm_eval_logs import find_logs
+from harness.report.data.lm_eval_logs import Log, find_logs
 
 DATE = "2024-08-01T12-34-56.789012"
 
@@ -193,3 +195,92 @@ def test_results_of_another_kind_are_refused(kind, log, imported):
 def test_a_date_that_is_none_is_unknown(date, log, imported):
     runs, _ = imported(("base", log("pretrained=a")), ("mine", log("pretrained=b", date=date)))
     assert ("mine", 0) in runs
+
+
+def names_of(*arguments):
+    """The names and seeds of models by the arguments that lm-eval was given, and the base among them."""
+    content = {"results": {"t": {"acc,none": 0.5}}, "configs": {"t": {}}}
+    logs = [
+        (None, Log(Path(f"/{number}/results.json"), {**content, "config": {"model_args": words}}))
+        for number, words in enumerate(arguments)
+    ]
+    models = named(logs, SEED_PATTERN)
+    return [(model.name, model.seed) for model in models], untouched(models, None)
+
+
+PLACES = {
+    "seeds below a method": ("/out/lora/seed-0", "/out/lora/seed-1"),
+    "methods below a seed": ("/out/seed-0/lora", "/out/seed-1/lora"),
+    "a folder of every run": ("/out/lora/seed-0/final", "/out/lora/seed-1/final"),
+    "a checkpoint": ("/out/lora-seed0/checkpoint-300", "/out/lora-seed1/checkpoint-300"),
+    "in the name": ("/out/lora-seed=0", "/out/lora-seed=1"),
+    "relative": ("./lora/seed_0", "./lora/seed_1"),
+}
+
+
+@pytest.mark.parametrize("kind", PLACES)
+def test_seeds_of_one_method_are_no_two_methods(kind):
+    first, second = PLACES[kind]
+    models, base = names_of("pretrained=org/m", f"pretrained=org/m,peft={first}", f"pretrained=org/m,peft={second}")
+    assert models == [("org/m", None), ("lora", 0), ("lora", 1)]
+    assert base == "org/m"
+
+
+def test_methods_of_several_seeds_keep_their_names():
+    places = [f"pretrained=org/m,peft=/out/{method}/seed-{seed}" for method in ("lora", "dora") for seed in (0, 1)]
+    assert names_of(*places)[0] == [("lora", 0), ("lora", 1), ("dora", 0), ("dora", 1)]
+    assert names_of("pretrained=/m/merged-seed0", "pretrained=/m/merged-seed1", "pretrained=/m/base") == (
+        [("merged", 0), ("merged", 1), ("base", None)],
+        "base",
+    )
+    assert names_of("pretrained=org/mine-seed-3")[0] == [("org/mine", 3)]
+
+
+def test_an_adapter_that_vllm_served_is_an_adapter():
+    adapters = [f"pretrained=org/m,enable_lora=True,lora_local_path=/out/{name}" for name in ("lora", "dora")]
+    assert names_of("pretrained=org/m", *adapters) == ([("org/m", None), ("lora", None), ("dora", None)], "org/m")
+
+
+def test_a_quantized_model_is_another_one():
+    """Four bits of a model took its place, or it theirs, whichever was newer."""
+    words = ("pretrained=org/m", "pretrained=org/m,load_in_4bit=True", "pretrained=org/m,load_in_8bit=False")
+    assert names_of(*words)[0] == [("org/m", None), ("org/m@load_in_4bit", None)]
+    four = "pretrained=org/m,load_in_4bit=True"
+    assert names_of(four, f"{four},peft=/out/a") == ([("org/m@load_in_4bit", None), ("a", None)], "org/m@load_in_4bit")
+
+
+def test_answers_without_a_score_are_refused(log, imported):
+    """`--predict_only` sets a metric of 999 in the place of every score."""
+    samples = [choice(number, True, metrics=["bypass"], bypass=None) for number in range(12)]
+    results = {"results": {"quiz": {"alias": "quiz", "bypass,none": 999, "bypass_stderr,none": "N/A"}}}
+    with pytest.raises(ValueError, match="no task in it has a score, as where --predict_only was given"):
+        imported(("base", log("pretrained=a")), ("mine", log("pretrained=b", samples, **results)))
+
+
+def test_a_group_of_unknown_parts_is_left_to_its_parts(log, imported):
+    """Versions before 0.4.3 name the scores of a group and not the tasks that it is made of."""
+    scores = {"quiz": {"alias": " - quiz", "acc,none": 0.5}, "quizzes": {"alias": "quizzes", "acc,none": 0.5}}
+    groups = {"results": scores, "groups": {"quizzes": scores["quizzes"]}}
+    folders = [log(f"pretrained={name}", **groups) for name in "ab"]
+    assert [entry.tasks for entry in find_logs(folders[0])] == [{"quiz": ("quiz",)}]
+    runs, _ = imported(("base", folders[0]), ("mine", folders[1]))
+    assert runs == {("base", 0), ("mine", 0)}
+
+
+def test_two_folders_of_one_model_and_task_are_refused(log, tmp_path, capsys):
+    """A folder that was trained anew, and evaluated again: the older log was left out as if it were the same model."""
+    folders = [log(f"pretrained={name}") for name in ("org/m", "./out", "./out")]
+    places = ["--out", str(tmp_path / "runs"), "--reports-dir", str(tmp_path / "reports")]
+    assert main(["import-lm-eval", *map(str, folders), *places]) == 2
+    error = capsys.readouterr().err
+    assert f"quiz of out is in {folders[1]} and in {folders[2]}: give each folder a name" in error
+    assert not (tmp_path / "runs").exists()
+    words = [f"base={folders[0]}", f"mine-seed0={folders[1]}", f"mine-seed1={folders[2]}"]
+    assert main(["import-lm-eval", *words, *places]) != 2
+    assert {(record.method, record.seed) for record in map(read_run, find_runs(tmp_path / "runs"))} == {
+        ("base", 0), ("mine", 0), ("mine", 1),
+    }  # fmt: skip
+
+
+def read_run(path):
+    return read(RunRecord, path)

@@ -2,7 +2,7 @@
 
 import argparse
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +113,22 @@ def _check_distinct(logs: Sequence[tuple[str | None, Log]]) -> None:
             raise ValueError(f"{other} and {name} are the same log, {log.path}: give each model its own folder")
 
 
+def _check_folders(models: Sequence[Model], folders: Mapping[Path, str]) -> None:
+    """Refuse two given folders with one task of one model: a folder that was trained anew, or arguments that differ.
+
+    Within one folder the newest log counts, which is said.
+    """
+    for model in models:
+        for task in dict.fromkeys(task for log in model.logs for task in log.tasks):
+            own = list(dict.fromkeys(folders[log.path] for log in model.logs if task in log.tasks))
+            if len(own) > 1:
+                which = model.name if model.seed is None else f"{model.name} with seed {model.seed}"
+                raise ValueError(
+                    f"{task} of {which} is in {' and in '.join(own)}: give each folder a name (NAME=FOLDER, with its "
+                    "seed where they are seeds of one model), or leave one out"
+                )
+
+
 def _check_shared(models: Sequence[Model]) -> None:
     """Refuse models of which no two were asked the same task."""
     tasks = {model.name: {task for log in model.logs for task in log.tasks} for model in models}
@@ -124,12 +140,15 @@ def _check_shared(models: Sequence[Model]) -> None:
 
 def _imported(given: argparse.Namespace, arguments: Sequence[str]) -> tuple[Question, list[str]]:
     logs: list[tuple[str | None, Log]] = []
+    folders: dict[Path, str] = {}
     for word in given.folders:
         name, equals, place = word.partition("=")
-        folder = Path(place if equals else word)
-        logs += [(name if equals else None, log) for log in find_logs(folder)]
+        own = find_logs(Path(place if equals else word))
+        logs += [(name if equals else None, log) for log in own]
+        folders |= {log.path: place if equals else word for log in own}
     _check_distinct(logs)
     models = named(logs, given.seed_pattern)
+    _check_folders(models, folders)
     _check_shared(models)
     recorded = {task for model in models for log in model.logs for task in log.tasks}
     if unknown := sorted(set(given.retention) - recorded):

@@ -6,7 +6,7 @@ training settings. Everything else is a record like any other, so that a report 
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +32,7 @@ ORIGIN = "lm-eval logs"
 BASE = "base"
 SEED_PATTERN = r"[-_./ ]*seed[-_=. ]?(\d+)"
 UNKNOWN = "unknown"
+_SAYS_NOTHING = re.compile(r"final|last|best|model|adapter|merged|hf|checkpoint-\d+")  # as the name of a folder
 _SCORED_BY = ("output_type", "metric_list", "filter_list", "generation_kwargs", "repeats")
 Scores = list[tuple[EvaluationRecord, dict[str, list[Any]]]]
 
@@ -75,13 +76,15 @@ def named(logs: Sequence[tuple[str | None, Log]], pattern: str) -> list[Model]:
         ValueError: the pattern is wrong, or one name stands for several folders without a seed, or with seed 0 too.
     """
     seeds = _compiled(pattern)
-    free = dict(zip((log.model for given, log in logs if given is None), _short_names(logs), strict=True))
+    free = _names({log.model for given, log in logs if given is None}, seeds)
     keyed = []
     for given, log in logs:
-        name = text = given or free[log.model]
-        match = seeds.search(text) or (seeds.search(log.model) if given else None)
-        if match is not None and match.string == text:
-            name = (text[: match.start()] + text[match.end() :]).strip("-_./ @") or text
+        if given is None:
+            keyed.append((free[log.model], log))
+            continue
+        match = seeds.search(given)
+        name = _without(given, match) if match else given
+        match = match or seeds.search(log.model)
         keyed.append(((name, int(match[1]) if match else None), log))
     models = [Model(name=name, seed=seed, logs=tuple(own)) for (name, seed), own in collected(keyed).items()]
     for model in models:
@@ -114,7 +117,7 @@ def untouched(models: Sequence[Model], base: str | None) -> str | None:
     adapters = [model for model in models if all(log.adapter for log in model.logs)]
     bases = {log.base for model in adapters for log in model.logs}
     others = [model for model in models if model not in adapters]
-    if len(others) == len(bases) == 1 and {log.model for log in others[0].logs} == bases:
+    if len(others) == len(bases) == 1 and {log.base for log in others[0].logs} == bases:
         return others[0].name
     return None
 
@@ -153,7 +156,7 @@ def _made(model: Model, question: Question, notes: list[str]) -> tuple[RunRecord
                 notes.append(f"{model.name}: {task} is also in {newest[task].path}, which is older and left out")
             newest[task] = log
     if not newest:
-        raise ValueError(f"{model.logs[0].path}: no task in it has a score")
+        raise ValueError(f"{model.logs[0].path}: no task in it has a score, as where --predict_only was given")
     return record, [_evaluation(log, task, record, question) for task, log in newest.items()]
 
 
@@ -306,18 +309,52 @@ def _sweep(made: Sequence[tuple[RunRecord, Scores]], question: Question) -> Swee
     )
 
 
-def _short_names(logs: Sequence[tuple[str | None, Log]]) -> Iterator[str]:
-    """Yield the names of models that have none of the user: of paths, the parts in which they differ."""
-    texts = [log.model for given, log in logs if given is None]
-    places = [text for text in dict.fromkeys(texts) if text.startswith(("/", ".", "~"))]
-    parts = {text: [part for part in text.split("/") if part] for text in places}
+def _names(models: Iterable[str], seeds: re.Pattern[str]) -> dict[str, tuple[str, int | None]]:
+    """Return the name and the seed of models that have no name of the user.
+
+    The seed is taken off first, so that `lora/seed-0` and `lora/seed-1` are one model. Of paths, the parts in which
+    they differ make the name; of a single one, the part that holds the seed, else the last that says something.
+    """
+    matches = {model: seeds.search(model) for model in models}
+    plain = {model: _without(model, match) if match else model for model, match in matches.items()}
+    short = _short_names(sorted(set(plain.values())))
+    names = {}
+    for model, match in matches.items():
+        name = short[plain[model]]
+        if match and not _differ(short) and _is_path(model):
+            start = model.rfind("/", 0, match.end()) + 1
+            own = _without(model[start:].partition("/")[0], seeds.search(model[start:]))
+            name = own if own and not seeds.fullmatch(own) else name
+        names[model] = (name, int(match[1]) if match else None)
+    return names
+
+
+def _without(text: str, match: re.Match[str] | None) -> str:
+    """Return a name without its seed, or as it is where nothing else is in it."""
+    rest = text[: match.start()] + text[match.end() :] if match else text
+    return (rest if _is_path(rest) else rest.strip("-_./ @")) or text
+
+
+def _is_path(text: str) -> bool:
+    return text.startswith(("/", ".", "~"))
+
+
+def _differ(short: Mapping[str, str]) -> bool:
+    return sum(map(_is_path, short)) > 1
+
+
+def _short_names(texts: Sequence[str]) -> dict[str, str]:
+    """Return a name for each model without its seed: of paths, the parts in which they differ."""
+    parts = {text: [part for part in text.split("/") if part] for text in texts if _is_path(text)}
     while len(parts) > 1 and all(len(own) > 1 for own in parts.values()) and len({p[0] for p in parts.values()}) == 1:
         parts = {text: own[1:] for text, own in parts.items()}
     while len(parts) > 1 and all(len(own) > 1 for own in parts.values()) and len({p[-1] for p in parts.values()}) == 1:
         parts = {text: own[:-1] for text, own in parts.items()}
     if len(parts) == 1:
-        parts = {text: own[-1:] for text, own in parts.items()}
-    yield from ("/".join(parts[text]) if parts.get(text) else text for text in texts)
+        parts = {
+            text: [next((p for p in own[::-1] if not _SAYS_NOTHING.fullmatch(p)), text)] for text, own in parts.items()
+        }
+    return {text: "/".join(parts[text]) if parts.get(text) else text for text in texts}
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:

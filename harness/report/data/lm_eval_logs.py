@@ -25,6 +25,8 @@ _OF_SAMPLE = (
 # metrics of which lm-eval's own register says that less is better, where neither a log nor its task does
 _LESS_IS_BETTER = ("perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "brier_score")
 _TABLES = ("config", "configs", "groups", "group_subtasks", "higher_is_better", "n-samples", "n-shot", "versions")
+_QUANTIZED = ("load_in_4bit", "load_in_8bit", "quantization", "autogptq", "gptqmodel", "gguf_file")
+_NO_SCORE = ("bypass",)  # which --predict_only sets in the place of every metric
 _LATEST = 2**35  # seconds since 1970
 _NEEDED = ("doc_id", "doc", "target", "arguments", "resps", "filtered_resps")
 HOW = "evaluate with `lm_eval --log_samples --output_path FOLDER`"
@@ -52,8 +54,8 @@ class Log:
 
     @property
     def adapter(self) -> str | None:
-        """Return the adapter that was evaluated on the model; None without one."""
-        return self.arguments.get("peft") or None
+        """Return the adapter that was evaluated on the model, by transformers or vLLM; None without one."""
+        return self.arguments.get("peft") or self.arguments.get("lora_local_path") or None
 
     @property
     def base(self) -> str | None:
@@ -65,8 +67,15 @@ class Log:
     @property
     def model(self) -> str:
         """Return the model, or what was put on it; lm-eval's own name of it where it has no argument."""
-        named = self.adapter or self.arguments.get("delta") or self.base or self.arguments.get("model")
+        named = self.adapter or self.arguments.get("delta") or self._quantized or self.arguments.get("model")
         return str(named or self.results.get("model_name") or self.path.parent.name)
+
+    @property
+    def _quantized(self) -> str | None:
+        """Return the model with the way in which it was quantized: its scores are others than those of the model."""
+        given = {key: value for key in _QUANTIZED if (value := self.arguments.get(key)) and value.lower() != "false"}
+        ways = [key if value.lower() == "true" else value for key, value in given.items()]
+        return f"{self.base}@{'/'.join(ways)}" if self.base and ways else self.base
 
     @property
     def date(self) -> float:
@@ -91,7 +100,13 @@ class Log:
 
     def _is_scored(self, name: str) -> bool:
         scores = {**self.results["results"].get(name, {}), **(self.results.get("groups") or {}).get(name, {})}
-        return any("," in key and isinstance(value, int | float) for key, value in scores.items())
+        measured = [key for key, value in scores.items() if "," in key and isinstance(value, int | float)]
+        return any(key.partition(",")[0] not in _NO_SCORE for key in measured) and not self._is_unknown_group(name)
+
+    def _is_unknown_group(self, name: str) -> bool:
+        """Return whether it is a group of which is not recorded what it is made of, as in versions before 0.4.3."""
+        is_group = name in (self.results.get("groups") or {}) and name not in (self.results.get("configs") or {})
+        return is_group and not (self.results.get("group_subtasks") or {}).get(name)
 
     def samples(self, leaf: str) -> list[dict[str, Any]]:
         """Read the samples of a task in the present form: with arguments as lists, hashes, a filter and metrics.
