@@ -38,18 +38,23 @@ _PLACED = re.compile(r"base_model\.model\.(?P<module>.+?)\.(?P<part>(?:lora_[AB]
 _TELLTALES = {
     ".lora_A.": ("LORA", "ADALORA"),
     ".lora_B.": ("LORA", "ADALORA"),
+    ".lora_embedding_": ("LORA", "ADALORA"),
     ".lora_E": ("ADALORA",),
     ".vera_lambda_": ("VERA",),
     ".ia3_l": ("IA3",),
     ".hada_w": ("LOHA",),
     ".lokr_w": ("LOKR",),
-    ".oft_r": ("OFT",),
-    ".boft_R": ("BOFT",),
+    ".oft_": ("OFT",),
+    ".boft_": ("BOFT",),
     ".ln_tuning_layers": ("LN_TUNING",),
-    "prompt_embeddings": ("PROMPT_TUNING", "PREFIX_TUNING", "P_TUNING", "MULTITASK_PROMPT_TUNING", "CPT"),
+    "prompt_embeddings": ("PROMPT_TUNING", "PREFIX_TUNING", "P_TUNING", "MULTITASK_PROMPT_TUNING", "CPT", "CARTRIDGE"),
     "adaption_prompt": ("ADAPTION_PROMPT",),
 }
-_FROZEN = (".vera_A", ".vera_B", ".base_layer.weight")  # saved with an adapter and not trained; the last: embeddings
+_FROZEN = re.compile(  # saved with an adapter and not trained: projections, indices of weights, and embeddings
+    r"\.(?:p?vera|randlora)_[AB]\b|\.tinylora_[ABP]\b|\.frod_(?:[UV]|s_)|\.adamss_newB\b|\.unilora_(?:indices|scales)"
+    r"|\.shira_indices\b|\.base_layer\.weight$"
+)
+_OWN_SHAPES = ("use_qalora", "use_bdlora")  # variants of LoRA whose A or B has others than the layer's
 _NAMES = {
     "LORA": "LoRA", "VERA": "VeRA", "IA3": "(IA)3", "PROMPT_TUNING": "prompt tuning", "PREFIX_TUNING": "prefix tuning",
     "P_TUNING": "P-tuning", "LN_TUNING": "LN tuning", "ADALORA": "AdaLoRA", "LOHA": "LoHa", "LOKR": "LoKr",
@@ -104,7 +109,7 @@ class Adapter:
     @property
     def trained(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """Return the saved tensors that were trained."""
-        return {name: entry for name, entry in self.tensors.items() if not name.endswith(_FROZEN)}
+        return {name: entry for name, entry in self.tensors.items() if not _FROZEN.search(name)}
 
     @property
     def parameters(self) -> int:
@@ -144,7 +149,7 @@ def read(folder: Path, place: str, name: str | None = None) -> Adapter:
     config = _config(folder / CONFIG, place)
     if not (folder / WEIGHTS).is_file():
         raise ValueError(f"{place}: no {WEIGHTS} beside its {CONFIG}; save it again with `save_pretrained`")
-    text = name or folder.resolve().name
+    text = name or _name_of(folder.resolve())
     seed = SEED.search(text)
     plain = (text[: seed.start()] + text[seed.end() :]).strip("-_./ ") if seed else text
     number = int(seed[1]) if seed else None
@@ -153,6 +158,11 @@ def read(folder: Path, place: str, name: str | None = None) -> Adapter:
     if fault := _fault(result):
         raise ValueError(f"{place}: it is not what it says it is: {fault}")
     return result
+
+
+def _name_of(folder: Path) -> str:
+    """Return the name of a folder, behind that of the folder around it where it is a seed alone."""
+    return f"{folder.parent.name}-{folder.name}" if SEED.fullmatch(folder.name) else folder.name
 
 
 def _config(path: Path, place: str) -> dict[str, Any]:
@@ -239,7 +249,8 @@ def misfit(adapter: Adapter, layers: Mapping[str, tuple[int, int]], hidden_size:
             return f"it has {name}, and the base has no {module}"
         inputs, outputs = layers[module] if place else (0, 0)
         size, end = (inputs, -1) if place and place["part"].startswith("lora_A") else (outputs, 0)
-        if place and place["part"].startswith("lora_") and len(shape) == 2 and size and shape[end] != size:
+        is_plain = len(shape) == 2 and not any(adapter.config.get(variant) for variant in _OWN_SHAPES)
+        if place and place["part"].startswith("lora_") and is_plain and size and shape[end] != size:
             return (
                 f"{name} has shape {'x'.join(map(str, shape))}, and {module} of the base has {inputs} inputs "
                 f"and {outputs} outputs"

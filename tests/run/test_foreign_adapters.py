@@ -3,6 +3,7 @@
 import copy
 import json
 
+import peft
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -114,3 +115,44 @@ def test_an_adapter_without_a_seed_is_a_run_of_seed_0(base, tmp_path):
     with pytest.raises(ValueError, match="lora and lora-seed0 are both lora with seed 0: give one a name"):
         foreign.check_names(adapters)
     foreign.check_names([adapters[0], adapters[2]])
+
+
+KINDS = {
+    "OFT": peft.OFTConfig(task_type="CAUSAL_LM", target_modules=PROJECTIONS, oft_block_size=8),
+    "BOFT": peft.BOFTConfig(task_type="CAUSAL_LM", target_modules=PROJECTIONS, boft_block_size=8),
+    "LOHA": peft.LoHaConfig(task_type="CAUSAL_LM", target_modules=PROJECTIONS, r=4),
+    "LOKR": peft.LoKrConfig(task_type="CAUSAL_LM", target_modules=PROJECTIONS, r=4),
+    "HRA": peft.HRAConfig(task_type="CAUSAL_LM", target_modules=PROJECTIONS, r=4),
+    "VERA": peft.VeraConfig(task_type="CAUSAL_LM", target_modules=PROJECTIONS, r=8),
+    "PVERA": peft.PveraConfig(task_type="CAUSAL_LM", target_modules=PROJECTIONS, r=64),
+    "RANDLORA": peft.RandLoraConfig(task_type="CAUSAL_LM", target_modules=PROJECTIONS, r=8),
+    "SHIRA": peft.ShiraConfig(task_type="CAUSAL_LM", target_modules=PROJECTIONS, r=2),
+    "IA3": peft.IA3Config(task_type="CAUSAL_LM", target_modules=PROJECTIONS, feedforward_modules=[]),
+    "LN_TUNING": peft.LNTuningConfig(task_type="CAUSAL_LM", target_modules=["input_layernorm"]),
+    "PREFIX_TUNING": peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4),
+    "PROMPT_TUNING": peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4),
+    "embeddings": peft.LoraConfig(task_type="CAUSAL_LM", target_modules=["embed_tokens"], r=4),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_adapter_of_every_kind_is_what_it_says_it_is_and_counted(kind, base, tmp_path):
+    """Projections that are drawn at random and places of weights lie beside what was trained."""
+    adapted = get_peft_model(copy.deepcopy(base), copy.deepcopy(KINDS[kind]))
+    trained = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
+    adapted.save_pretrained(tmp_path)
+    adapter = foreign.read(tmp_path, "mine")
+    assert adapter.kind == KINDS[kind].peft_type.value
+    assert adapter.parameters == trained
+    assert foreign.misfit(adapter, {name: _sizes(module) for name, module in base.named_modules()}, 32) == ""
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "seed"),
+    [("lora/seed-0", "lora", 0), ("lora/seed_1", "lora", 1), ("lora-seed2", "lora", 2), ("lora", "lora", None)],
+)
+def test_a_folder_that_is_a_seed_has_the_name_of_the_one_around_it(place, name, seed, base, tmp_path):
+    """lora/seed-0 and lora/seed-1 were two methods of one seed each."""
+    made(base, tmp_path / place, target_modules=PROJECTIONS)
+    adapter = foreign.read(tmp_path / place, place)
+    assert (adapter.name, adapter.seed) == (name, seed)
