@@ -108,7 +108,8 @@ def trainer_folders(folder: Path) -> Submission:
     runs: dict[str, list[Row]] = {}
     for run, (_, state) in newest.items():
         row = _run(run, state, folder, findings)
-        runs.setdefault(_SEED.sub("", row.name) or row.name, []).append(row)
+        name = _SEED.sub("", row.name).strip("/") or folder.resolve().name  # a folder of seeds is one method's
+        runs.setdefault(name, []).append(row)
     for name, own in runs.items():
         findings += _unlike_seeds(name, own)
     rows = _filled([over_seeds(name, own) for name, own in runs.items()])

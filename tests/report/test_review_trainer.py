@@ -75,6 +75,18 @@ def test_a_task_that_some_seeds_lack_is_named(reviewed, tmp_path):
     assert "2 of 3 seeds of lora have no score on piqa/acc (lora-seed0 and lora-seed1), and it is left out" in texts
 
 
+def test_folders_of_seeds_are_one_method(reviewed, tmp_path):
+    """A folder of seeds alone, or one in each method's, is not as many methods of one seed."""
+    folder = write_trainer(tmp_path / "outputs")
+    for run in sorted(folder.iterdir()):
+        method, _, seed = run.name.partition("-seed")
+        (folder / method).mkdir(exist_ok=True)
+        run.rename(folder / method / f"seed-{seed}")
+    code, faults, found = reviewed(folder)
+    assert (code, faults, found["rows"]) == (0, [], ["dora", "lora"])
+    assert reviewed(folder / "lora")[2]["rows"] == ["lora"]
+
+
 def full(name, parts):
     """Full fine-tuning has no adapter, and so no file that names its base."""
     if name == "dora":
