@@ -127,8 +127,9 @@ def _names_adapter(word: str) -> bool:
 def _adapter(word: str) -> foreign.Adapter | None:
     """Return the adapter that a word stands for; None for a run, a model, and what is neither."""
     folder = Path(word)
-    is_model = (folder / "record.json").is_file() or (folder / "config.json").is_file()
-    return None if is_model or word in _models() else adapters_asked.located(word)
+    is_model = (folder / "config.json").is_file() and not foreign.is_adapter(folder)
+    is_other = is_model or (folder / "record.json").is_file() or word in _models()
+    return None if is_other else adapters_asked.located(word)
 
 
 def _adopted(
@@ -192,6 +193,9 @@ def found(name: str, tasks: str, words: Sequence[str], runs_dir: str) -> list[Ex
     below = [path.parent for path in record.find_runs(folder)]
     if below:
         return [_of_run(path, words) for path in below if _has_weights(path)]
+    inside = [str(path.parent) for path in sorted(folder.glob("*/adapter_config.json"))]
+    if inside and not (folder / "config.json").is_file():  # PEFT saves an adapter with a name in a folder of this name
+        raise ValueError(f"{name}: no adapter itself; give one of those in it: {', '.join(inside[:8])}")
     model = _model_words(name)
     return [experiment for _, experiment in experiments(["method=base", *model, *words, f"runs_dir={runs_dir}"])]
 

@@ -135,8 +135,14 @@ class Adapter:
 
 
 def is_adapter(folder: Path) -> bool:
-    """Return whether a folder holds an adapter of PEFT's and is no run of this project."""
-    return (folder / CONFIG).is_file() and not (folder / "record.json").is_file()
+    """Return whether a folder holds an adapter of PEFT's, and is neither a run of this project nor a whole model.
+
+    Some trainers write the base's configuration beside an adapter.
+    """
+    model = [path for path in folder.glob("*.safetensors") if path.name != WEIGHTS] and (
+        folder / "config.json"
+    ).is_file()
+    return (folder / CONFIG).is_file() and not model and not (folder / "record.json").is_file()
 
 
 def read(folder: Path, place: str, name: str | None = None) -> Adapter:

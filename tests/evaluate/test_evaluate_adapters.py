@@ -255,6 +255,27 @@ def test_another_base_is_given_by_its_name(adapters, scored, tiny_model, tmp_pat
     capfd.readouterr()
 
 
+def test_a_configuration_of_the_base_beside_an_adapter_makes_no_model_of_it(
+    adapters, scored, tiny_model, tmp_path, capfd
+):
+    """Some trainers write both, and transformers would load such a folder as a model with the adapter in it."""
+    folder = shutil.copytree(adapters["lora"][0], tmp_path / "both")
+    shutil.copyfile(tiny_model / "config.json", folder / "config.json")
+    code, runs = scored(folder)
+    assert code == 0, capfd.readouterr().err
+    assert set(records_of(runs)) == {("base", 0), ("both", 0)}
+    assert records_of(runs)["both", 0].origin == "PEFT adapter"
+    capfd.readouterr()
+
+
+def test_a_folder_of_adapters_names_those_in_it(adapters, scored, tmp_path, capfd):
+    """PEFT saves an adapter with a name of its own in a folder of this name."""
+    shutil.copytree(adapters["lora"][0], tmp_path / "mine" / "german")
+    assert scored(tmp_path / "mine")[0] == 2
+    place = tmp_path / "mine"
+    assert f"{place}: no adapter itself; give one of those in it: {place / 'german'}" in capfd.readouterr().err
+
+
 def test_two_adapters_of_one_name_are_refused(adapters, scored, tmp_path, capfd):
     places = [shutil.copytree(adapters["lora"][0], tmp_path / name / "final") for name in ("a", "b")]
     assert scored(*(f"same={place}" for place in places))[0] == 2
