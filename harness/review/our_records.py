@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.report.analysis.comparable import Guard, check, check_trials
 from harness.report.analysis.facts import effective_scale
@@ -15,6 +16,11 @@ from harness.report.data.rows import Loaded, Row, learning_rate
 from harness.report.display import several
 from harness.review.row import Finding, Score, Submission, repeats
 from harness.review.row import Row as Reviewed
+
+if TYPE_CHECKING:
+    from harness.stats.estimate import Floats
+
+_MANY_ITEMS = 100
 
 
 def records(runs: Path, sweep: str | None) -> list[tuple[str, Submission]]:
@@ -31,6 +37,7 @@ def _submission(loaded: Loaded) -> Submission:
     groups = grouped(loaded.rows)
     declared = loaded.sweep.varies if loaded.sweep else None
     findings = [*_differences(check(groups, declared)), *_of_trials(loaded), *_of_files(loaded), *_lost(groups)]
+    findings += _copies(groups)
     items = any(scored.items for row in loaded.rows for scored in row.scored)
     rows = tuple(_reviewed(group, loaded.is_tuned) for group in groups)
     return Submission(kind="records", rows=rows, findings=tuple(findings), has_items=items)
@@ -89,6 +96,31 @@ def _lost(groups: Sequence[Group]) -> Iterator[Finding]:
                 "scores are of the other seeds",
                 rows=(group.label,),
             )
+
+
+def _copies(groups: Sequence[Group]) -> Iterator[Finding]:
+    """Yield runs of different methods with the same outcome on every item, where two runs would differ in some."""
+    seen: dict[object, tuple[Group, Row]] = {}
+    for group, row in ((own, run) for own in groups if own.trained for run in own.rows):
+        columns = [
+            (scored.record.eval_id, name, values)
+            for scored in sorted(row.scored, key=lambda scored: scored.record.eval_id)
+            for name, values in sorted(scored.items.outcomes.items() if scored.items else ())
+        ]
+        if not any(map(_tells_apart, [values for _, _, values in columns])):
+            continue
+        key = tuple((eval_id, name, values.tobytes()) for eval_id, name, values in columns)
+        first, other = seen.setdefault(key, (group, row))
+        if first is not group:
+            names = f"{first.label} seed {other.seed} and {group.label} seed {row.seed}"
+            text = f"{names} have the same outcome on every item of every task: one run twice?"
+            yield Finding(check="identical", text=text, rows=(first.label, group.label))
+
+
+def _tells_apart(values: Floats) -> bool:
+    """Return whether no two runs have these outcomes by chance: likelihoods, or right and wrong on many items."""
+    is_graded = bool(((values != 0) & (values != 1)).any())
+    return is_graded or (len(values) >= _MANY_ITEMS and 0 < values.mean() < 1)
 
 
 def _differences(guard: Guard) -> Iterator[Finding]:

@@ -2,10 +2,13 @@
 
 import dataclasses
 import json
+import shutil
 from itertools import product
 
+import pyarrow
 import pytest
 from conftest import BASE, add_evaluation, add_run, evaluation
+from pyarrow import parquet
 from test_review import (
     CSV,
     TEX,
@@ -54,7 +57,18 @@ def one_lost_seed(folder):
     file.write_text(json.dumps(content))
 
 
+def copied(folder):
+    """The scores and items of one method in the place of another's."""
+    write_records(folder, kinds=(TUNED_LORA, TUNED_DORA))
+    for source in of_method(folder, "lora").glob("seed-0/evaluations/*.json"):
+        target = of_method(folder, "dora") / "seed-0" / "evaluations" / source.name
+        metrics = json.loads(source.read_text())["metrics"]
+        target.write_text(json.dumps(json.loads(target.read_text()) | {"metrics": metrics}))
+        shutil.copyfile(source.with_suffix(".parquet"), target.with_suffix(".parquet"))
+
+
 RECORDS = {
+    "one run as two methods": (copied, "identical"),
     "schedule": (records_with("recipe.train.lr_scheduler_type", "constant"), "settings"),
     "length": (records_with("recipe.train.max_length", 2048), "settings"),
     "few-shot examples": (other_shots, "settings"),
@@ -194,6 +208,18 @@ def two_tasks(folder):
             add_evaluation(run, kind, evaluation(task, limit=limit), seed)
 
 
+def equal_scores(folder):
+    """Two methods with the same scores, right on other items."""
+    two_tasks(folder)
+    for source in of_method(folder, "lora").glob("seed-*/evaluations/*.json"):
+        target = of_method(folder, "dora") / source.parents[1].name / "evaluations" / source.name
+        metrics = json.loads(source.read_text())["metrics"]
+        target.write_text(json.dumps(json.loads(target.read_text()) | {"metrics": metrics}))
+        table = parquet.read_table(source.with_suffix(".parquet")).to_pydict()
+        turned = {name: values[::-1] if name.startswith("metric/") else values for name, values in table.items()}
+        parquet.write_table(pyarrow.table(turned), target.with_suffix(".parquet"))
+
+
 def declared_repeats(folder):
     """Another machine with the same packages is no difference beside the method."""
     write_records(folder, kinds=(TUNED_LORA, TUNED_IA3), seeds=range(4))
@@ -212,6 +238,7 @@ def rslora_tuned(folder):
 CLEAN_FOLDERS = {
     "warm-up and checkpoints": warmed_up,
     "two tasks": two_tasks,
+    "equal scores on other items": equal_scores,
     "another folder": declared_repeats,
     "rsLoRA at a rate of its own": rslora_tuned,
 }
