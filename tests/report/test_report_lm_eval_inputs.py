@@ -258,7 +258,7 @@ def test_answers_without_a_score_are_refused(log, imported):
 
 
 def test_a_group_of_unknown_parts_is_left_to_its_parts(log, imported):
-    """Versions before 0.4.3 name the scores of a group and not the tasks that it is made of."""
+    """Version 0.4.0 writes the score of a group and not the tasks that it is made of."""
     scores = {"quiz": {"alias": " - quiz", "acc,none": 0.5}, "quizzes": {"alias": "quizzes", "acc,none": 0.5}}
     groups = {"results": scores, "groups": {"quizzes": scores["quizzes"]}}
     folders = [log(f"pretrained={name}", **groups) for name in "ab"]

@@ -104,7 +104,7 @@ class Log:
         return any(key.partition(",")[0] not in _NO_SCORE for key in measured) and not self._is_unknown_group(name)
 
     def _is_unknown_group(self, name: str) -> bool:
-        """Return whether it is a group of which is not recorded what it is made of, as in versions before 0.4.3."""
+        """Return whether it is a group whose parts are not recorded, as in version 0.4.0."""
         is_group = name in (self.results.get("groups") or {}) and name not in (self.results.get("configs") or {})
         return is_group and not (self.results.get("group_subtasks") or {}).get(name)
 
