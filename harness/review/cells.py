@@ -31,6 +31,7 @@ def score(cell: str, error: str = "") -> Score | None:
     value = float(match["value"])
     ends = (float(match["low"]), float(match["high"])) if match["low"] and match["high"] else None
     beside = match["beside"] if match["beside"] and re.match(r"\d*\.", match["beside"]) else None
+    beside = beside if beside and float(beside) < abs(value) / 2 else None  # an error, and no other score or rank
     spread = _ERROR.match(_regular(error))
     given = match["error"] or beside or (spread and spread[2])
     return Score(

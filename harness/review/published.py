@@ -16,8 +16,7 @@ from harness.report.analysis.external import PEFT_VARIES, read_peft
 from harness.report.analysis.facts import effective_scale, text
 from harness.report.data.lm_eval_import import SEED_PATTERN
 from harness.report.data.lm_eval_logs import Log, find_logs
-from harness.report.display import several
-from harness.review.row import Finding, Row, Score, Submission, method_of_peft, over_seeds
+from harness.review.row import Finding, Row, Score, Submission, lacking, method_of_peft, over_seeds
 
 STATE = "trainer_state.json"
 _SEED = re.compile(SEED_PATTERN, re.IGNORECASE)
@@ -124,11 +123,7 @@ def _unlike_seeds(name: str, runs: Sequence[Row]) -> Iterator[Finding]:
         facts[run.name] = {**run.settings, **{key: UNKNOWN if v is None else text(v) for key, v in own.items()}}
     for entry in differences(facts):
         yield Finding(check="settings", text=f"seeds of {name} differ: {entry}", rows=tuple(facts))
-    for task in dict.fromkeys(task for run in runs for task in run.scores):
-        lacking = [run.name for run in runs if task not in run.scores]
-        if lacking:
-            label = f"{len(lacking)} of {len(runs)} seeds of {name} have no score on {task} ({several(lacking, 4)})"
-            yield Finding(check="seeds", text=f"{label}, and it is left out", rows=tuple(lacking))
+    yield from lacking(name, runs)
 
 
 def _filled(rows: Sequence[Row]) -> list[Row]:

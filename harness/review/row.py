@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from statistics import fmean, stdev
 
 import yaml
 
+from harness.report.display import several
 from harness.sources.packages import conf_dir
 
 _OF_PEFT = {
@@ -129,6 +130,16 @@ def over_seeds(name: str, runs: Sequence[Row]) -> Row:
                 interval=None,
             )
     return replace(runs[0], name=name, seeds=len(runs), scores=scores, repeats=repeats([run.losses for run in runs]))
+
+
+def lacking(name: str, runs: Sequence[Row]) -> Iterator[Finding]:
+    """Yield the tasks that some of a method's runs have no score on, so that `over_seeds` leaves them out."""
+    for task in dict.fromkeys(task for run in runs for task in run.scores):
+        without = [run.name for run in runs if task not in run.scores]
+        if without:
+            others = f" ({several(without, 4)})" if {*without} != {name} else ""
+            text = f"{len(without)} of {len(runs)} seeds of {name} have no score on {task}{others}, and it is left out"
+            yield Finding(check="seeds", text=text, rows=tuple(dict.fromkeys(without)))
 
 
 def repeats(curves: Sequence[Sequence[float]]) -> int:

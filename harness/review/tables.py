@@ -28,7 +28,7 @@ from harness.review.columns import (
     Column,
     columns_of,
 )
-from harness.review.row import Finding, Row, Score, Submission, is_base_name, method_of_name, over_seeds
+from harness.review.row import Finding, Row, Score, Submission, is_base_name, lacking, method_of_name, over_seeds
 
 _ON_VALIDATION = {"yes", "true", "1", "validation", "valid", "val", "dev", "development"}
 _LONGEST_FIELD = 2**31 - 1  # characters of a cell; csv's own limit is shorter than an answer
@@ -105,10 +105,9 @@ def _table(name: str, lines: Sequence[list[str]], items: Mapping[str, int]) -> l
 def _submission(layout: _Layout, lines: Sequence[list[str]], items: Mapping[str, int]) -> Submission:
     named = _named(lines, layout.named)
     rows = _in_one_unit([_row(layout, line, items) for line in named], layout)
-    seeds = [layout.cell(line, SEED) for line in named]
     findings: list[Finding] = []
-    if any(seeds):
-        rows, findings = _over_seeds(rows, seeds)
+    if any(layout.cell(line, SEED) for line in named):
+        rows, findings = _over_seeds(rows, layout, named)
     return Submission(kind="table", rows=tuple(rows), findings=(*findings, *_not_read(layout, named)))
 
 
@@ -287,21 +286,26 @@ def _setting(cell: str) -> str:
     return UNKNOWN if cells.is_empty(cell) else cell
 
 
-def _over_seeds(rows: Sequence[Row], seeds: Sequence[str]) -> tuple[list[Row], list[Finding]]:
+def _over_seeds(
+    rows: Sequence[Row], layout: _Layout, lines: Sequence[Sequence[str]]
+) -> tuple[list[Row], list[Finding]]:
     """Return rows of single runs, whose seeds stand in a column, as rows of methods; other rows stay as they are."""
     runs: dict[object, list[tuple[Row, str]]] = {}
-    for place, (row, seed) in enumerate(zip(rows, seeds, strict=True)):
-        same = (row.name, row.rate, row.scale, row.chosen_on, tuple(sorted(row.settings.items())))
+    for place, (row, line) in enumerate(zip(rows, lines, strict=True)):
+        seed, variant = layout.cell(line, SEED), (layout.cell(line, RANKS), layout.cell(line, ALPHAS))
+        same = (row.name, row.rate, variant, row.chosen_on, tuple(sorted(row.settings.items())))
         runs.setdefault(same if seed.isdigit() else place, []).append((row, seed))
-    made, findings = [], []
+    made: list[Row] = []
+    findings: list[Finding] = []
     for own in runs.values():
         row, seed = own[0]
         if not seed.isdigit():
             made.append(row)
             continue
-        numbers = [number for _, number in own]
-        made.append(replace(over_seeds(row.name, [run for run, _ in own]), seeds=len({*numbers})))
-        if len({*numbers}) < len(numbers):
+        members, numbers = [run for run, _ in own], {number for _, number in own}
+        made.append(replace(over_seeds(row.name, members), seeds=len(numbers)))
+        findings += lacking(row.name, members)
+        if len(numbers) < len(own):
             text = f"{row.name} has several rows of one seed: which of them counts?"
             findings.append(Finding(check="twice", text=text, rows=(row.name,)))
     return made, findings

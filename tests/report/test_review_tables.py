@@ -69,6 +69,7 @@ def test_a_score_in_latex_is_read(cell, read):
         ("47.2*", 0.472, None),
         ("47.2\u2020", 0.472, None),
         ("47.2 (1.4)", 0.472, 0.014),
+        ("47.2 (45.1)", 0.472, None),
         ("47.2\u00b11.4", 0.472, 0.014),
         ("47.2 +/- 1.4 %", 0.472, 0.014),
         (".472", 0.472, None),
@@ -277,6 +278,21 @@ def test_two_rows_of_one_seed_are_named(read, reviewed, tmp_path):
     _, faults, found = reviewed(tmp_path / "table.csv")
     assert "twice" in faults
     assert any("lora has several rows of one seed" in entry["text"] for entry in found["findings"])
+
+
+def test_ranks_are_no_seeds_of_one_method(read):
+    rows = read("method,r,alpha,seed,acc\nlora,8,16,0,50.0\nlora,8,16,1,51.0\nlora,64,128,0,52.0\nlora,64,128,1,53.0\n")
+    assert [(row.seeds, row.scores["acc"].value) for row in rows] == [
+        (2, pytest.approx(0.505)),
+        (2, pytest.approx(0.525)),
+    ]
+
+
+def test_a_task_that_a_seed_lacks_is_named(read, reviewed, tmp_path):
+    read("method,seed,A,B\nlora,0,50.0,40.0\nlora,1,51.0,\ndora,0,50.2,41.0\ndora,1,50.9,42.0\n")
+    _, faults, found = reviewed(tmp_path / "table.csv")
+    assert faults == ["seeds"]
+    assert found["findings"][0]["text"] == "1 of 2 seeds of lora have no score on B, and it is left out"
 
 
 def test_a_list_of_seeds_is_no_number_of_them(read):
