@@ -54,6 +54,37 @@ def test_a_run_that_was_scored_in_two_settings_is_one_document_with_both(exporte
     assert weights.count("merged") == len(first.record.metrics)
 
 
+def test_the_data_set_of_a_task_is_that_of_the_hub(tree, tmp_path):
+    row = next(row for row in load([tree], "methods").rows if row.scored and not row.is_base)
+    first = row.scored[0]
+    sources = []
+    for sets in (
+        {"arc_easy": "allenai/ai2_arc:ARC-Easy"},
+        {"piqa": "baber/piqa"},
+        {"mine": "json"},
+        {"a": "b/c", "d": "e/f"},
+    ):
+        record = dataclasses.replace(first.record, provenance={**first.record.provenance, "datasets": sets})
+        own = dataclasses.replace(row, scored=(ScoredEvaluation(record, first.path, first.shown),))
+        [path] = every_eval_ever.write([own], every_eval_ever.Evaluator(), tmp_path / "sources")
+        assert every_eval_ever.faults([path]) == []
+        [source, *_] = [entry["source_data"] for entry in json.loads(path.read_text())["evaluation_results"]]
+        sources.append((source["source_type"], source.get("hf_repo"), source.get("additional_details")))
+    assert sources == [
+        ("hf_dataset", "allenai/ai2_arc", {"subset": "ARC-Easy"}),
+        ("hf_dataset", "baber/piqa", None),
+        ("other", None, None),
+        ("other", None, None),
+    ]
+
+
+def test_the_start_of_a_training_is_no_time_of_an_evaluation(exported, tree):
+    _, documents, _ = exported()
+    for row in [row for row in load([tree], "methods").rows if row.scored]:
+        document = documents[f"{row.recipe_id}-seed-{row.seed}.json"]
+        assert ("evaluation_timestamp" in document) == row.is_base
+
+
 def test_a_document_that_breaks_the_schema_is_named(exported, tree, tmp_path):
     exported()
     path = next(iter((tmp_path / "out").glob("*.json")))

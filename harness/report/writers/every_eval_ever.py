@@ -81,7 +81,8 @@ def _document(row: Row, evaluator: Evaluator) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA,
         "evaluation_id": f"harness/{model['id']}/{row.recipe_id}-seed-{row.seed}-{epoch}",
-        "evaluation_timestamp": epoch,
+        # of a run that was trained here its start is known, and not when it was scored
+        **({"evaluation_timestamp": epoch} if row.training is None else {}),
         "retrieved_timestamp": epoch,
         "source_metadata": {
             "source_name": "harness",
@@ -139,7 +140,7 @@ def _result(row: Row, scored: ScoredEvaluation, name: str, metric: Metric) -> di
     return {
         "evaluation_result_id": f"{row.recipe_id}-seed-{row.seed}/{record.eval_id}/{name}",
         "evaluation_name": scored.task,
-        "source_data": {"dataset_name": scored.task, "source_type": "other"},
+        "source_data": _source(scored),
         "metric_config": {
             "metric_id": name,
             "metric_name": names.metric(name).display,
@@ -154,3 +155,13 @@ def _result(row: Row, scored: ScoredEvaluation, name: str, metric: Metric) -> di
             "details": {key: short(value) for key, value in details.items() if value is not None},
         },
     }
+
+
+def _source(scored: ScoredEvaluation) -> dict[str, Any]:
+    """Return the data set of a task: that of the Hub where it has one, with its subset."""
+    sets = list((scored.record.provenance.get("datasets") or {}).values())
+    repository, _, subset = str(sets[0]).partition(":") if len(sets) == 1 else ("", "", "")
+    if "/" not in repository:
+        return {"dataset_name": scored.task, "source_type": "other"}
+    details = {"additional_details": {"subset": subset}} if subset else {}
+    return {"dataset_name": scored.task, "source_type": "hf_dataset", "hf_repo": repository, **details}
