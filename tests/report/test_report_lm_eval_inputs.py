@@ -236,6 +236,17 @@ def test_methods_of_several_seeds_keep_their_names():
     assert names_of("pretrained=org/mine-seed-3")[0] == [("org/mine", 3)]
 
 
+@pytest.mark.parametrize("pattern", [r"run-(\w)", r"-seed(\d)?"])
+def test_a_seed_that_is_no_number_is_refused(pattern):
+    content = {
+        "results": {"t": {"acc,none": 0.5}},
+        "configs": {"t": {}},
+        "config": {"model_args": "pretrained=a/run-b-seed"},
+    }
+    with pytest.raises(ValueError, match="in a/run-b-seed, which is no number"):
+        named([(None, Log(Path("/0/results.json"), content))], pattern)
+
+
 def test_an_adapter_that_vllm_served_is_an_adapter():
     adapters = [f"pretrained=org/m,enable_lora=True,lora_local_path=/out/{name}" for name in ("lora", "dora")]
     assert names_of("pretrained=org/m", *adapters) == ([("org/m", None), ("lora", None), ("dora", None)], "org/m")

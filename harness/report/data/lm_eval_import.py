@@ -84,8 +84,7 @@ def named(logs: Sequence[tuple[str | None, Log]], pattern: str) -> list[Model]:
             continue
         match = seeds.search(given)
         name = _without(given, match) if match else given
-        match = match or seeds.search(log.model)
-        keyed.append(((name, int(match[1]) if match else None), log))
+        keyed.append(((name, _seed(match or seeds.search(log.model))), log))
     models = [Model(name=name, seed=seed, logs=tuple(own)) for (name, seed), own in collected(keyed).items()]
     for model in models:
         if len(several := {log.model for log in model.logs}) > 1:
@@ -325,8 +324,16 @@ def _names(models: Iterable[str], seeds: re.Pattern[str]) -> dict[str, tuple[str
             start = model.rfind("/", 0, match.end()) + 1
             own = _without(model[start:].partition("/")[0], seeds.search(model[start:]))
             name = own if own and not seeds.fullmatch(own) else name
-        names[model] = (name, int(match[1]) if match else None)
+        names[model] = (name, _seed(match))
     return names
+
+
+def _seed(match: re.Match[str] | None) -> int | None:
+    """Return the seed that a name holds; raise ValueError where the pattern's group is no number."""
+    if match is not None and not (match[1] or "").isdecimal():
+        pattern = match.re.pattern
+        raise ValueError(f"--seed-pattern {pattern!r} finds {match[1]!r} in {match.string}, which is no number")
+    return int(match[1]) if match else None
 
 
 def _without(text: str, match: re.Match[str] | None) -> str:
