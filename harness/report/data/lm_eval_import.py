@@ -338,8 +338,8 @@ def _seed(match: re.Match[str] | None) -> int | None:
 
 def _without(text: str, match: re.Match[str] | None) -> str:
     """Return a name without its seed, or as it is where nothing else is in it."""
-    rest = text[: match.start()] + text[match.end() :] if match else text
-    return (rest if _is_path(rest) else rest.strip("-_./ @")) or text
+    plain = text[: match.start()] + text[match.end() :] if match else text
+    return (plain if _is_path(plain) else plain.strip("-_./ @")) or text
 
 
 def _is_path(text: str) -> bool:
