@@ -54,6 +54,7 @@ _FROZEN = re.compile(  # saved with an adapter and not trained: projections, ind
     r"\.(?:p?vera|randlora)_[AB]\b|\.tinylora_[ABP]\b|\.frod_(?:[UV]|s_)|\.adamss_newB\b|\.unilora_(?:indices|scales)"
     r"|\.shira_indices\b|\.base_layer\.weight$"
 )
+_INTO_THE_BASE = ("corda", "lora_ga")  # initializations that take data into the base; PiSSA's and OLoRA's take none
 _OWN_SHAPES = ("use_qalora", "use_bdlora")  # variants of LoRA whose A or B has others than the layer's
 _NAMES = {
     "LORA": "LoRA", "VERA": "VeRA", "IA3": "(IA)3", "PROMPT_TUNING": "prompt tuning", "PREFIX_TUNING": "prefix tuning",
@@ -149,7 +150,8 @@ def read(folder: Path, place: str, name: str | None = None) -> Adapter:
     """Return the adapter in a folder.
 
     Raises:
-        ValueError: a file is missing or damaged, its weights are a pickle, or it is not what it says it is.
+        ValueError: a file is missing or damaged, its weights are a pickle, it is not what it says it is, or it belongs
+            on a base that nobody has any more.
     """
     pickles.refuse(folder, place)
     config = _config(folder / CONFIG, place)
@@ -163,6 +165,12 @@ def read(folder: Path, place: str, name: str | None = None) -> Adapter:
     result = Adapter(folder, plain or text, number, place, config, tensors, is_named=name is not None)
     if fault := _fault(result):
         raise ValueError(f"{place}: it is not what it says it is: {fault}")
+    if (init := str(config.get("init_lora_weights"))).startswith(_INTO_THE_BASE):
+        raise ValueError(
+            f"{place}: init_lora_weights={init} changed its base by rows that are not in its files, and it would be "
+            "scored on another base: save it as plain LoRA, `save_pretrained(..., "
+            "path_initial_model_for_weight_conversion=...)`"
+        )
     return result
 
 

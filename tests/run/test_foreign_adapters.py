@@ -106,6 +106,16 @@ def test_an_adapter_of_which_a_part_would_be_left_out_is_refused(kind, base, tmp
         restored(base, tmp_path)
 
 
+@pytest.mark.parametrize("init", ["corda", "lora_ga"])
+def test_an_adapter_whose_base_is_gone_is_refused(init, base, tmp_path):
+    """PEFT attaches LoRA-GA's to the untouched base without a word, and ends at CorDA's."""
+    made(base, tmp_path, target_modules=PROJECTIONS)
+    config = json.loads((tmp_path / foreign.CONFIG).read_text())
+    (tmp_path / foreign.CONFIG).write_text(json.dumps(config | {"init_lora_weights": init}))
+    with pytest.raises(ValueError, match=f"mine: init_lora_weights={init} changed its base by rows that are not in"):
+        foreign.read(tmp_path, "mine")
+
+
 def test_an_adapter_without_a_seed_is_a_run_of_seed_0(base, tmp_path):
     """Both would be stored in one folder, the second in the place of the first."""
     places = [tmp_path / name for name in ("lora", "lora-seed0", "lora-seed1")]
