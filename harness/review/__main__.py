@@ -26,8 +26,8 @@ WHAT is one of
   results/             result files of PEFT's method comparison (*.json)
   outputs/             runs of transformers' Trainer: trainer_state.json, and beside it, if present,
                        adapter_config.json and the output of lm_eval --log_samples
-  table.csv table.tex  a table with a header: method, scores (47.2, 47.2 +- 1.4, 47.2 (44.5 to 49.9)) and any of
-                       n, seeds, lr, r, alpha, tuned, epochs, batch_size, ...
+  table.csv table.tex  tables with a heading: method, scores (47.2, 47.2 +- 1.4, 47.2 (44.5 to 49.9)) and any of
+                       n, seeds (or seed, with a row for each), lr, r, alpha, tuned, epochs, batch_size, ...
 
 Faults come first: settings that differ beside the method, scales and learning rates, seeds, selection on test data,
 impossible numbers. Notes bound what each difference can mean over all pairings of n items.
