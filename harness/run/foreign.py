@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 SEED = re.compile(r"[-_./ ]*seed[-_=. ]?(\d+)", re.IGNORECASE)
 ORIGIN = "PEFT adapter"
+_UNTOUCHED = "base"  # the method of an untouched model, in records and reports
 _LONGEST_HEADER = 100 * 2**20
 _LONGEST_CONFIG = 10 * 2**20
 # a tensor's name -> the module that it changes, and the part of the adapter that it is
@@ -355,8 +356,13 @@ def check_names(adapters: list[Adapter]) -> None:
     """Refuse adapters that would be one run, for which this process would wait while it holds it.
 
     Raises:
-        ValueError: two have the same name and seed, where an unknown seed is 0; names their places.
+        ValueError: two have the same name and seed, where an unknown seed is 0, or one has the name of the untouched
+            model; names their places.
     """
+    if base := next((adapter for adapter in adapters if adapter.identifier == _UNTOUCHED), None):
+        raise ValueError(
+            f"{base.place}: the row named {_UNTOUCHED} is the untouched model: NAME={base.place} names this"
+        )
     first: dict[tuple[str, int], Adapter] = {}
     for adapter in adapters:
         key = (adapter.identifier, adapter.seed or 0)

@@ -296,6 +296,16 @@ def test_two_words_for_one_run_are_refused(other):
     foreign.check_names([given[0], SimpleNamespace(identifier="a", name="a", seed=1, place="adapters/a-seed-1")])
 
 
+def test_an_adapter_named_base_is_refused(adapters, scored, tmp_path, capfd):
+    """A report would take it for the untouched model, and compare every other with it."""
+    folder = shutil.copytree(adapters["lora"][0], tmp_path / "base")
+    code, runs = scored(folder, adapters["dora"][0])
+    assert code == 2
+    err = capfd.readouterr().err
+    assert f"{folder}: the row named base is the untouched model: NAME={folder} names this" in err
+    assert not runs.exists() or not records_of(runs)
+
+
 @pytest.mark.parametrize("weights", ["merged", "converted"])
 def test_other_weights_than_the_attached_ones_are_refused(weights, adapters, scored, capfd):
     code, runs = scored(adapters["lora"][0], f"eval.weights={weights}")
