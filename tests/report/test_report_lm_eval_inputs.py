@@ -280,16 +280,33 @@ def test_a_group_of_unknown_parts_is_left_to_its_parts(log, imported):
 
 def test_two_folders_of_one_model_and_task_are_refused(log, tmp_path, capsys):
     """A folder that was trained anew, and evaluated again: the older log was left out as if it were the same model."""
-    folders = [log(f"pretrained={name}") for name in ("org/m", "./out", "./out")]
+    scores = {"org/m": 0.5, "./out": 0.6}
+    folders = [log(f"pretrained={name}", score=scores[name]) for name in ("org/m", "./out")]
+    folders.append(log("pretrained=./out", [choice(number, number % 3 == 0) for number in range(12)], score=1 / 3))
     places = ["--out", str(tmp_path / "runs"), "--reports-dir", str(tmp_path / "reports")]
     assert main(["import-lm-eval", *map(str, folders), *places]) == 2
     error = capsys.readouterr().err
-    assert f"quiz of out is in {folders[1]} and in {folders[2]}: give each folder a name" in error
+    assert f"quiz of out is in {folders[1]} and in {folders[2]}, with other scores: give each folder a name" in error
     assert not (tmp_path / "runs").exists()
     words = [f"base={folders[0]}", f"mine-seed0={folders[1]}", f"mine-seed1={folders[2]}"]
     assert main(["import-lm-eval", *words, *places]) != 2
     assert {(record.method, record.seed) for record in map(read_run, find_runs(tmp_path / "runs"))} == {
         ("base", 0), ("mine", 0), ("mine", 1),
+    }  # fmt: skip
+
+
+def test_a_base_that_was_scored_beside_each_model_is_one(log, tmp_path, capsys):
+    """One folder for each experiment, with the base and what was trained on it."""
+    places = []
+    for name in ("lora", "dora"):
+        places.append(tmp_path / f"experiment-{name}")
+        places[-1].mkdir()
+        log("pretrained=org/m").rename(places[-1] / "base")
+        log(f"pretrained=org/m,peft=/out/{name}").rename(places[-1] / name)
+    words = [*map(str, places), "--out", str(tmp_path / "runs"), "--reports-dir", str(tmp_path / "reports")]
+    assert main(["import-lm-eval", *words]) != 2, capsys.readouterr().err
+    assert {(record.method, record.seed) for record in map(read_run, find_runs(tmp_path / "runs"))} == {
+        ("base", 0), ("lora", 0), ("dora", 0),
     }  # fmt: skip
 
 

@@ -114,18 +114,20 @@ def _check_distinct(logs: Sequence[tuple[str | None, Log]]) -> None:
 
 
 def _check_folders(models: Sequence[Model], folders: Mapping[Path, str]) -> None:
-    """Refuse two given folders with one task of one model: a folder that was trained anew, or arguments that differ.
+    """Refuse two given folders with other scores on one task of one model: it was trained anew, or asked otherwise.
 
-    Within one folder the newest log counts, which is said.
+    Equal scores are a repetition, and within one folder the newest log counts; both are said.
     """
     for model in models:
         for task in dict.fromkeys(task for log in model.logs for task in log.tasks):
-            own = list(dict.fromkeys(folders[log.path] for log in model.logs if task in log.tasks))
-            if len(own) > 1:
+            logs = [log for log in model.logs if task in log.tasks]
+            own = list(dict.fromkeys(folders[log.path] for log in logs))
+            scores = [log.results["results"][task] for log in logs]
+            if len(own) > 1 and any(score != scores[0] for score in scores):
                 which = model.name if model.seed is None else f"{model.name} with seed {model.seed}"
                 raise ValueError(
-                    f"{task} of {which} is in {' and in '.join(own)}: give each folder a name (NAME=FOLDER, with its "
-                    "seed where they are seeds of one model), or leave one out"
+                    f"{task} of {which} is in {' and in '.join(own)}, with other scores: give each folder a name "
+                    "(NAME=FOLDER, with its seed where they are seeds of one model), or those in them that you mean"
                 )
 
 
