@@ -119,8 +119,9 @@ def _copies(groups: Sequence[Group]) -> Iterator[Finding]:
 
 def _tells_apart(values: Floats) -> bool:
     """Return whether no two runs have these outcomes by chance: likelihoods, or right and wrong on many items."""
-    is_graded = bool(((values != 0) & (values != 1)).any())
-    return is_graded or (len(values) >= _MANY_ITEMS and 0 < values.mean() < 1)
+    if bool(((values != 0) & (values != 1)).any()):
+        return True
+    return len(values) >= _MANY_ITEMS and 0 < float(values.mean()) < 1
 
 
 def _differences(guard: Guard) -> Iterator[Finding]:
