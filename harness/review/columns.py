@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-NAMES = ("method", "model", "name", "approach", "run", "variant", "adapter", "algorithm")
+NAMES = ("model", "name", "run")  # of a row, where no column names its method
+_METHOD = re.compile(
+    r"(?:\w+_)?(?:method|approach|variant|adapter|algorithm|technique|strategy)s?(?:_name)?|(?:peft|fine_?tuning|tuning)"
+)
 MODELS = ("base_model", "base", "model", "backbone")  # whose rows are compared with each other
 ITEMS = ("n", "items", "num_items", "n_items", "samples", "n_samples", "num_samples", "#items", "#samples")
 SEEDS = ("seeds", "runs", "n_seeds", "num_seeds", "#seeds", "n_runs", "#runs")
@@ -87,6 +90,11 @@ class Column:
         return match[1] if match else None
 
     @property
+    def is_method(self) -> bool:
+        """Return whether it names methods."""
+        return bool(_METHOD.fullmatch(self.key))
+
+    @property
     def is_setting(self) -> bool:
         """Return whether it holds a setting that ought to be equal."""
         return bool(_SETTING.fullmatch(self.key))
@@ -97,7 +105,7 @@ class Column:
         units = re.findall(r"[\(\[]\s*([^\)\]]*?)\s*[\)\]]", self._words)
         is_cost = _NOT_SCORES.search(self._words) or any(_UNITS.fullmatch(unit) for unit in units)
         others = {*NAMES, *MODELS, *ITEMS, *SEEDS, *SEED, *RATES, *RANKS, *ALPHAS, *TUNED}
-        is_beside = self.error_of is not None or self.items_of is not None
+        is_beside = self.is_method or self.error_of is not None or self.items_of is not None
         return not (self.key in others or is_cost or is_beside or _NOT_SCORE_KEYS.fullmatch(self.key))
 
     @property

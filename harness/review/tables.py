@@ -133,7 +133,8 @@ class _Layout:
     def of(cls, columns: Sequence[Column], lines: Sequence[Sequence[str]]) -> _Layout:
         """Return the layout of columns with these lines below."""
         keys = [column.key for column in columns]
-        named = next((keys.index(key) for key in NAMES if key in keys), 0)
+        methods = [place for place, column in enumerate(columns) if column.is_method]
+        named = next(iter(methods), next((keys.index(key) for key in NAMES if key in keys), 0))
         below = [[line[place] for line in lines] for place in range(len(columns))]
         places = [place for place in range(1, len(columns)) if place != named]
         numeric = {place for place in places if any(map(cells.score, below[place]))}
@@ -197,13 +198,13 @@ def _headed(lines: Sequence[list[str]]) -> tuple[list[Column], list[list[str]]]:
 def _parts(columns: Sequence[Column], body: Sequence[list[str]]) -> list[tuple[str, list[list[str]]]]:
     """Return the lines of each base model: below a line that names it alone, or with it in a column beside the method.
 
-    Models of which some have a single line are not compared within themselves, so that they stay one part.
+    Unless two models have several lines each, they are not compared within themselves and stay one part.
     """
     keys = [column.key for column in columns]
     place = next((keys.index(key) for key in MODELS if key in keys), None)
     if place is not None and any(place < len(line) and cells.score(line[place]) for line in body):
         place = None
-    has_methods = any(key in keys for key in NAMES if key not in MODELS)
+    has_methods = any(column.is_method or column.key in {*NAMES} - {*MODELS} for column in columns)
     parts: dict[str, list[list[str]]] = {}
     name = ""
     for line in body:
@@ -214,7 +215,7 @@ def _parts(columns: Sequence[Column], body: Sequence[list[str]]) -> list[tuple[s
         if place is not None and has_methods and len(line) == len(columns):
             name = line[place] or name
         parts.setdefault(name, []).append(line)
-    if len(parts) < 2 or min(map(len, parts.values())) < 2:
+    if sum(len(part) > 1 for part in parts.values()) < 2:
         return [("", [line for part in parts.values() for line in part])]
     return list(parts.items())
 
@@ -224,6 +225,7 @@ def _named(lines: Sequence[list[str]], place: int) -> list[list[str]]:
     result: list[list[str]] = []
     for line in lines:
         name = line[place] or (result[-1][place] if result else "")
+        name = (line[0] or name) if cells.is_empty(name) else name  # a model without a method
         result.append([*line[:place], name, *line[place + 1 :]])
     return result
 

@@ -156,6 +156,39 @@ def test_every_table_of_a_paper_is_reviewed(tmp_path, capsys):
     assert "1 of 2 rows have another number of cells" in capsys.readouterr().out
 
 
+PUBLISHED = r"""
+\begin{tabular}{llccccc}
+\toprule
+\textbf{Model} & \textbf{PEFT Method} & \textbf{\# Params (\%)} & Seeds & \textbf{BoolQ} & PIQA & Avg. \\
+\midrule
+ChatGPT & - & - & - & 73.1 & 85.4 & 79.3 \\
+\midrule
+\multirow{2}{*}{LLaMA-7B} & LoRA & 0.83 & 3 & 68.9\textsubscript{$\pm$.3} & 80.7\textsubscript{$\pm$.4} & 74.8 \\
+& DoRA$^{\dagger}$ (Ours) & 0.43 & 3 & \textbf{70.0}\textsubscript{$\pm$.3} & \textbf{82.6}\textsubscript{$\pm$.2} & 76.3 \\
+\midrule
+\multirow{2}{*}{LLaMA-13B} & LoRA & 0.67 & 3 & 72.1\textsubscript{$\pm$.3} & 83.5\textsubscript{$\pm$.4} & 77.8 \\
+& DoRA (Ours) & 0.68 & 3 & \textbf{72.4}\textsubscript{$\pm$.3} & \textbf{84.9}\textsubscript{$\pm$.2} & 78.7 \\
+\bottomrule
+\end{tabular}
+"""
+
+
+def test_a_table_of_a_paper_is_read_by_its_models(tmp_path):
+    """The method has a column of its own behind the model's, and one model has a single row."""
+    path = tmp_path / "table.tex"
+    path.write_text(PUBLISHED)
+    tables = dict(read_tables(path, {}))
+    assert [[row.method for row in submission.rows] for submission in tables.values()] == [
+        ["chatgpt"], ["lora", "dora"], ["lora", "dora"],
+    ]  # fmt: skip
+    for name in ("LLaMA-7B", "LLaMA-13B"):
+        submission = tables[f"{path} ({name})"]
+        assert [score.error for score in submission.rows[0].scores.values()] == [
+            pytest.approx(0.003), pytest.approx(0.004), None,
+        ]  # fmt: skip
+        assert [finding.check for finding in review(submission)] == []
+
+
 def test_a_spreadsheet_with_decimal_commas_is_read(read):
     rows = read("Method;Seeds;GSM8K;std\nlora;3;47,2;1,4\ndora;3;48,1;1,3\n")
     assert [row.scores["GSM8K"].value for row in rows] == [pytest.approx(0.472), pytest.approx(0.481)]
