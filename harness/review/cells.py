@@ -79,3 +79,8 @@ def are_errors(cells: Sequence[str]) -> bool:
 def is_empty(cell: str) -> bool:
     """Return whether a cell holds nothing, or a sign for it."""
     return cell.lower() in _EMPTY
+
+
+def is_number(cell: str) -> bool:
+    """Return whether a cell holds a score or another number, as 3e-4."""
+    return score(cell) is not None or number(cell) is not None

@@ -28,7 +28,17 @@ from harness.review.columns import (
     Column,
     columns_of,
 )
-from harness.review.row import Finding, Row, Score, Submission, is_base_name, lacking, method_of_name, over_seeds
+from harness.review.row import (
+    Finding,
+    Row,
+    Score,
+    Submission,
+    is_base_name,
+    lacking,
+    method_of_name,
+    over_seeds,
+    usual_rates,
+)
 
 _ON_VALIDATION = {"yes", "true", "1", "validation", "valid", "val", "dev", "development"}
 _LONGEST_FIELD = 2**31 - 1  # characters of a cell; csv's own limit is shorter than an answer
@@ -86,7 +96,7 @@ def _table(name: str, lines: Sequence[list[str]], items: Mapping[str, int]) -> l
     Raises:
         ValueError: it has no heading or rows, unequal lines, two columns of one name, or no scores.
     """
-    columns, body = _headed(lines)
+    columns, body = _turned(*_headed(lines))
     if not body:
         raise NoScoresError(f"{name}: no table with a heading and rows")
     parts = _parts(columns, body)
@@ -188,11 +198,24 @@ def _names(columns: Sequence[Column], places: Sequence[int]) -> Iterator[tuple[i
 def _headed(lines: Sequence[list[str]]) -> tuple[list[Column], list[list[str]]]:
     """Return the columns and the lines below their heading, which may have several lines, all above a number."""
     width = max(map(len, lines), default=0)
-    above = list(takewhile(lambda line: not any(map(cells.score, line)), lines))
+    above = list(takewhile(lambda line: not any(map(cells.is_number, line)), lines))
     head = [line for line in above if len(line) == width and any(line[1:]) and len({*line}) > 1]
     if not head:
         return [], []
     return columns_of(head), list(lines[max(place for place, line in enumerate(above) if line is head[-1]) + 1 :])
+
+
+def _turned(columns: list[Column], body: list[list[str]]) -> tuple[list[Column], list[list[str]]]:
+    """Return a table whose columns are methods with a row for each of them; any other as it is."""
+    names, firsts = [column.title for column in columns[1:]], [line[0] for line in body if line]
+    is_square = all(len(line) == len(columns) for line in body)
+    if len(names) < 2 or not is_square or not all(map(_is_method, names)) or any(map(_is_method, firsts)):
+        return columns, body
+    return columns_of([["method", *firsts]]), [list(line) for line in zip(names, *(ln[1:] for ln in body), strict=True)]
+
+
+def _is_method(name: str) -> bool:
+    return method_of_name(name) in usual_rates() or is_base_name(name)
 
 
 def _parts(columns: Sequence[Column], body: Sequence[list[str]]) -> list[tuple[str, list[list[str]]]]:

@@ -164,7 +164,7 @@ PUBLISHED = r"""
 ChatGPT & - & - & - & 73.1 & 85.4 & 79.3 \\
 \midrule
 \multirow{2}{*}{LLaMA-7B} & LoRA & 0.83 & 3 & 68.9\textsubscript{$\pm$.3} & 80.7\textsubscript{$\pm$.4} & 74.8 \\
-& DoRA$^{\dagger}$ (Ours) & 0.43 & 3 & \textbf{70.0}\textsubscript{$\pm$.3} & \textbf{82.6}\textsubscript{$\pm$.2} & 76.3 \\
+& DoRA$^{\dagger}$ (Ours) & 0.43 & 3 & \textbf{70.0}\textsubscript{$\pm$.3} & \textbf{82.6}$_{\pm.2}$ & 76.3 \\
 \midrule
 \multirow{2}{*}{LLaMA-13B} & LoRA & 0.67 & 3 & 72.1\textsubscript{$\pm$.3} & 83.5\textsubscript{$\pm$.4} & 77.8 \\
 & DoRA (Ours) & 0.68 & 3 & \textbf{72.4}\textsubscript{$\pm$.3} & \textbf{84.9}\textsubscript{$\pm$.2} & 78.7 \\
@@ -187,6 +187,22 @@ def test_a_table_of_a_paper_is_read_by_its_models(tmp_path):
             pytest.approx(0.003), pytest.approx(0.004), None,
         ]  # fmt: skip
         assert [finding.check for finding in review(submission)] == []
+
+
+def test_a_table_with_methods_as_columns_is_turned(read):
+    lines = [
+        "& Base & LoRA ($r=8$) & DoRA",
+        r"LR & -- & 3e-4 & 5e-4",
+        "Params (M) & 0 & 4.88 & 5.04",
+        "Seeds & & 3 & 3",
+    ]
+    rows = read(in_latex(*lines, r"GSM8K ($n=1319$) & 40.0 & 47.2 $\pm$ 1.4 & \textbf{48.0} $\pm$ 1.3"), ".tex")
+    assert [(row.method, row.is_base, row.rate, row.seeds) for row in rows] == [
+        ("base", True, None, None), ("lora", False, 3e-4, 3), ("dora", False, 5e-4, 3),
+    ]  # fmt: skip
+    assert [(score.value, score.items) for row in rows for score in row.scores.values()] == [
+        (pytest.approx(0.4), 1319), (pytest.approx(0.472), 1319), (pytest.approx(0.48), 1319),
+    ]  # fmt: skip
 
 
 def test_a_spreadsheet_with_decimal_commas_is_read(read):
