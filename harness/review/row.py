@@ -10,6 +10,7 @@ from statistics import fmean, stdev
 
 import yaml
 
+from harness.report.data.lm_eval_import import SEED_PATTERN
 from harness.report.display import several
 from harness.sources.packages import conf_dir
 
@@ -130,6 +131,20 @@ def over_seeds(name: str, runs: Sequence[Row]) -> Row:
                 interval=None,
             )
     return replace(runs[0], name=name, seeds=len(runs), scores=scores, repeats=repeats([run.losses for run in runs]))
+
+
+def joined_seeds(row: Row) -> Row:
+    """Return a row whose scores of one task stand in a column for each seed, as `acc seed 0`, with their mean."""
+    pattern = re.compile(SEED_PATTERN, re.IGNORECASE)
+    runs: dict[str, dict[str, Score]] = {}
+    for task, score in row.scores.items():
+        if match := pattern.search(task):
+            runs.setdefault(match[1], {})[pattern.sub("", task).strip("_- ") or "score"] = score
+    if len(runs) < 2 or row.seeds is not None:
+        return row
+    mean = over_seeds(row.name, [replace(row, scores=scores) for scores in runs.values()])
+    others = {task: score for task, score in row.scores.items() if not pattern.search(task)}
+    return replace(mean, scores={**mean.scores, **others})
 
 
 def lacking(name: str, runs: Sequence[Row]) -> Iterator[Finding]:

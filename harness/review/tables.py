@@ -34,6 +34,7 @@ from harness.review.row import (
     Score,
     Submission,
     is_base_name,
+    joined_seeds,
     lacking,
     method_of_name,
     over_seeds,
@@ -114,7 +115,7 @@ def _table(name: str, lines: Sequence[list[str]], items: Mapping[str, int]) -> l
 
 def _submission(layout: _Layout, lines: Sequence[list[str]], items: Mapping[str, int]) -> Submission:
     named = _named(lines, layout.named)
-    rows = _in_one_unit([_row(layout, line, items) for line in named], layout)
+    rows = [joined_seeds(row) for row in _in_one_unit([_row(layout, line, items) for line in named], layout)]
     findings: list[Finding] = []
     if any(layout.cell(line, SEED) for line in named):
         rows, findings = _over_seeds(rows, layout, named)

@@ -315,6 +315,20 @@ def test_a_row_for_each_seed_is_a_row_of_its_method(read, reviewed, tmp_path):
     assert reviewed(tmp_path / "table.csv")[:2] == (0, [])
 
 
+@pytest.mark.parametrize(
+    "columns", ["seed0,seed1,seed2", "acc_seed0,acc_seed1,acc_seed2", "acc (seed 0),acc (seed 1),acc (seed 2)"]
+)
+def test_a_column_for_each_seed_is_a_mean_over_seeds(columns, read, reviewed, tmp_path):
+    [lora, dora] = read(
+        f"method,lr,tuned,{columns},F1\nlora,3e-4,dev,50.0,51.0,52.0,40.0\ndora,5e-4,dev,50.2,50.9,51.9,41.0\n"
+    )
+    assert (lora.seeds, len(lora.scores)) == (3, 2)
+    score = next(iter(lora.scores.values()))
+    assert (score.value, score.error) == (pytest.approx(0.51), pytest.approx(0.01 / math.sqrt(3)))
+    assert dora.scores["F1"].value == pytest.approx(0.41)
+    assert reviewed(tmp_path / "table.csv")[:2] == (0, [])
+
+
 def test_one_seed_and_its_number_is_one_seed(read, reviewed, tmp_path):
     read("method,seed,acc,acc std\nlora,42,50.0,1.0\ndora,42,51.0,1.0\n")
     code, faults, found = reviewed(tmp_path / "table.csv")
