@@ -111,8 +111,13 @@ def from_record(run: RunRecord) -> Experiment:
     """Return the experiment of an earlier run from its record, without the permissions that the run had.
 
     Raises:
-        ValueError: the method is gone, or the record keeps settings that this version does not know.
+        ValueError: it was trained elsewhere, the method is gone, or the record keeps settings that this version does
+            not know.
     """
+    if run.origin is not None:
+        place = (run.config.get("adapter") or {}).get("place")
+        way = f"; `harness evaluate {place} --tasks ...` scores it" if place else ""
+        raise ValueError(f"{run.method} was trained elsewhere ({run.origin}), and how is not known here{way}")
     return permissions.withheld(from_settings(run.method, run.config))
 
 

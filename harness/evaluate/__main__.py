@@ -126,9 +126,8 @@ def _names_adapter(word: str) -> bool:
 
 def _adapter(word: str) -> foreign.Adapter | None:
     """Return the adapter that a word stands for; None for a run, a model, and what is neither."""
-    folder = Path(word)
-    is_model = (folder / "config.json").is_file() and not foreign.is_adapter(folder)
-    is_other = is_model or (folder / "record.json").is_file() or word in _models()
+    is_model = (Path(word) / "config.json").is_file() and not foreign.is_adapter(Path(word))
+    is_other = is_model or (Path(word) / "record.json").is_file() or word in _models()
     return None if is_other else adapters_asked.located(word)
 
 
@@ -192,7 +191,9 @@ def found(name: str, tasks: str, words: Sequence[str], runs_dir: str) -> list[Ex
         return [_of_run(folder, words)]
     below = [path.parent for path in record.find_runs(folder)]
     if below:
-        return [_of_run(path, words) for path in below if _has_weights(path)]
+        if runs := [_of_run(path, words) for path in below if _has_weights(path)]:
+            return runs
+        raise ValueError(f"{name}: none of the {len(below)} runs in it has weights of this project to evaluate")
     inside = [str(path.parent) for path in sorted(folder.glob("*/adapter_config.json"))]
     if inside and not (folder / "config.json").is_file():  # PEFT saves an adapter with a name in a folder of this name
         raise ValueError(f"{name}: no adapter itself; give one of those in it: {', '.join(inside[:8])}")
@@ -246,8 +247,9 @@ def _plain(name: str) -> str:
 
 
 def _has_weights(folder: Path) -> bool:
-    record_of_run = record.read(RunRecord, folder / "record.json")
-    return (folder / "weights").is_dir() or (record_of_run.status == "ok" and record_of_run.recipe.get("train") is None)
+    run = record.read(RunRecord, folder / "record.json")
+    there = (folder / "weights").is_dir() or (run.status == "ok" and run.recipe.get("train") is None)
+    return run.origin is None and there  # weights from elsewhere are evaluated by their own place
 
 
 def _of_run(folder: Path, words: Sequence[str]) -> Experiment:

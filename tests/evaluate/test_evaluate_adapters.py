@@ -296,6 +296,26 @@ def test_two_words_for_one_run_are_refused(other):
     foreign.check_names([given[0], SimpleNamespace(identifier="a", name="a", seed=1, place="adapters/a-seed-1")])
 
 
+def test_a_folder_with_runs_of_adapters_is_evaluated_without_them(adapters, scored, capfd):
+    """They are no runs of a method that this project has; the whole command ended at the first of them."""
+    code, runs = scored(adapters["lora"][0])
+    assert code == 0
+    found = records_of(runs)
+    folder = runs / found["lora", 0].recipe_id / "seed-0"
+    capfd.readouterr()
+    code, _ = scored(runs)
+    out, err = capfd.readouterr()
+    assert code == 0, err
+    assert "letters" in out
+    assert scored(folder)[0] == 2
+    err = capfd.readouterr().err
+    assert "lora was trained elsewhere (PEFT adapter), and how is not known here" in err
+    assert f"`harness evaluate {adapters['lora'][0]} --tasks ...` scores it" in err
+    shutil.rmtree(runs / found["base", 0].recipe_id)
+    assert scored(runs)[0] == 2
+    assert f"{runs}: none of the 1 runs in it has weights of this project to evaluate" in capfd.readouterr().err
+
+
 def test_an_adapter_named_base_is_refused(adapters, scored, tmp_path, capfd):
     """A report would take it for the untouched model, and compare every other with it."""
     folder = shutil.copytree(adapters["lora"][0], tmp_path / "base")
