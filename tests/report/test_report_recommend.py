@@ -439,6 +439,10 @@ def test_a_design_of_no_whole_number_is_refused_and_not_taken_for_none_given(wor
     [
         (["power", "--effect=-1"], "'-1' is not a number above zero"),
         (["power", "--effect=nan"], "'nan' is not a number above zero"),
+        (["power", "--effect=0"], "'0' is not a number above zero"),
+        (["power", "--effect=inf"], "'inf' is not a number above zero"),
+        (["power", "--disagreement=nan"], "'nan' is not a number above zero"),
+        (["power", "--seed-deviation=nan"], "'nan' is not a number, zero or more"),
         (["power", "--disagreement=0"], "'0' is not a number above zero"),
         (["power", "--seed-deviation=-0.1"], "'-0.1' is not a number, zero or more"),
         (["power", "--rerun-disagreement=some"], "'some' is not a number, zero or more"),
@@ -457,11 +461,6 @@ def test_numbers_that_mean_nothing_are_refused_by_every_command(words, message, 
         main(words)
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
-
-
-def test_a_share_of_the_items_is_at_most_one(capsys):
-    assert main(["power", "--items", "100", "--seeds", "3", "--disagreement", "2"]) == 2
-    assert "--disagreement 2: it is a share of the items, at most 1" in capsys.readouterr().err
 
 
 def test_the_power_command_takes_noise_and_hours_from_finished_runs(known, capsys):

@@ -36,6 +36,14 @@ class Unit:
         """Return a difference in a sentence: 3.6 points, 0.012."""
         return f"{fixed(100 * value, 1)} points" if self.points else f"{value:.2g}"
 
+    def possible(self, effect: float) -> float | None:
+        """Return a detectable difference; None where scores cannot differ by so much."""
+        return None if self.points and effect > 1 else effect
+
+    def reach(self, effect: float) -> str:
+        """Return a detectable difference in a sentence, or that there is none."""
+        return "none" if self.possible(effect) is None else self.text(effect)
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -111,8 +119,8 @@ def _record(plan: Plan, given: argparse.Namespace, unit: Unit) -> dict[str, Any]
     return {
         **asdict(plan),
         "power": given.power,
-        "detectable": smallest_effect(plan, given.power),
-        "detectable_adjusted": smallest_effect(plan, given.power, adjusted=adjusted),
+        "detectable": unit.possible(smallest_effect(plan, given.power)),
+        "detectable_adjusted": unit.possible(smallest_effect(plan, given.power, adjusted=adjusted)),
         "comparisons": plan.methods * (plan.methods - 1) // 2,
         "effect": effect,
         "effect_power": None if effect is None else power(plan, effect, adjusted=adjusted),
@@ -154,8 +162,6 @@ def _plan(given: argparse.Namespace, measured: Measured | None, unit: Unit) -> t
         return (default, "default") if value is None else (value, f"measured on {measured.title}")  # type: ignore[union-attr]
 
     between, whence = assumed("disagreement", DISAGREEMENT)
-    if unit.points and between > 1:
-        raise ValueError(f"--disagreement {between:g}: it is a share of the items, at most 1")
     again, again_whence = assumed("rerun_disagreement", min(RERUN_DISAGREEMENT, between))
     deviation, deviation_whence = assumed("seed_deviation", SEED_POINTS / 100, unit.scale)
     if measured and measured.estimate is not None and given.seed_deviation is None:
@@ -176,10 +182,11 @@ def _detects(plan: Plan, wanted: float, unit: Unit) -> list[str]:
     from harness.stats import smallest_effect
 
     design = f"{counted(plan.methods, 'method')}, {counted(plan.seeds, 'seed')} each, {plan.items:,} items"
-    alone = unit.text(smallest_effect(plan, wanted))
-    lines = [f"{design}: one comparison detects a true difference of {alone} with {wanted:.0%} power."]
+    alone = unit.reach(smallest_effect(plan, wanted))
+    difference = "no difference" if alone == "none" else f"a true difference of {alone}"
+    lines = [f"{design}: one comparison detects {difference} with {wanted:.0%} power."]
     if plan.methods > 2:
-        family = unit.text(smallest_effect(plan, wanted, adjusted=True))
+        family = unit.reach(smallest_effect(plan, wanted, adjusted=True))
         pairs = plan.methods * (plan.methods - 1) // 2
         lines.append(f"Adjusted for all {pairs} pairs (family-wise error 5 %): {family}.")
     return lines
@@ -207,7 +214,7 @@ def _next(plan: Plan, wanted: float, measured: Measured | None, unit: Unit) -> l
 
     adjusted = plan.methods > 2
     if plan.seeds == 1:
-        three = unit.text(smallest_effect(replace(plan, seeds=3), wanted, adjusted=adjusted))
+        three = unit.reach(smallest_effect(replace(plan, seeds=3), wanted, adjusted=adjusted))
         return [f"Next: three seeds per method, for a statement about methods: {three}."]
     now = smallest_effect(plan, wanted, adjusted=adjusted)
     train, evaluate = (None, None) if measured is None else (measured.train_seconds, measured.evaluation_seconds)
@@ -227,7 +234,7 @@ def _next(plan: Plan, wanted: float, measured: Measured | None, unit: Unit) -> l
     priced = all(seconds for *_, seconds in options)
     options.sort(key=lambda option: -(option[2] / option[3] if priced and option[3] else option[2]))
     rows = [
-        f"{name}: {unit.text(after)}" + (f" for {seconds / HOUR:.2g} h of runs" if seconds else "")
+        f"{name}: {unit.reach(after)}" + (f" for {seconds / HOUR:.2g} h of runs" if seconds else "")
         for name, after, _, seconds in options
     ]
     how = "most per hour first" if priced else "largest gain first; --from RUNS adds the hours"
