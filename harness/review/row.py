@@ -14,6 +14,7 @@ from harness.report.data.lm_eval_import import SEED_PATTERN
 from harness.report.display import several
 from harness.sources.packages import conf_dir
 
+_SEED = re.compile(SEED_PATTERN, re.IGNORECASE)
 _OF_PEFT = {
     "LORA": "lora", "VERA": "vera", "IA3": "ia3", "PREFIX_TUNING": "prefix", "PROMPT_TUNING": "prompt",
     "P_TUNING": "p_tuning", "LN_TUNING": "ln_tuning", "ADALORA": "adalora",
@@ -133,17 +134,22 @@ def over_seeds(name: str, runs: Sequence[Row]) -> Row:
     return replace(runs[0], name=name, seeds=len(runs), scores=scores, repeats=repeats([run.losses for run in runs]))
 
 
+def without_seed(task: str) -> str:
+    """Return the task of a column that is of one seed: `acc` of `acc seed 0` and of `acc (seed 0)`."""
+    plain = re.sub(r"\(\s*\)|\[\s*\]", "", _SEED.sub("", task))
+    return plain.strip("_- ") or "score"
+
+
 def joined_seeds(row: Row) -> Row:
     """Return a row whose scores of one task stand in a column for each seed, as `acc seed 0`, with their mean."""
-    pattern = re.compile(SEED_PATTERN, re.IGNORECASE)
     runs: dict[str, dict[str, Score]] = {}
     for task, score in row.scores.items():
-        if match := pattern.search(task):
-            runs.setdefault(match[1], {})[pattern.sub("", task).strip("_- ") or "score"] = score
+        if match := _SEED.search(task):
+            runs.setdefault(match[1], {})[without_seed(task)] = score
     if len(runs) < 2 or row.seeds is not None:
         return row
     mean = over_seeds(row.name, [replace(row, scores=scores) for scores in runs.values()])
-    others = {task: score for task, score in row.scores.items() if not pattern.search(task)}
+    others = {task: score for task, score in row.scores.items() if not _SEED.search(task)}
     return replace(mean, scores={**mean.scores, **others})
 
 

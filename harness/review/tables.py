@@ -39,6 +39,7 @@ from harness.review.row import (
     method_of_name,
     over_seeds,
     usual_rates,
+    without_seed,
 )
 
 _ON_VALIDATION = {"yes", "true", "1", "validation", "valid", "val", "dev", "development"}
@@ -72,11 +73,10 @@ def read_tables(path: Path, items: Mapping[str, int]) -> list[tuple[str, Submiss
             problems.append((name, error))
     if not result:
         raise problems[0][1] if problems else ValueError(f"{path}: no table with a heading and rows")
-    titles = {task.lower(): task for _, submission in result for row in submission.rows for task in row.scores}
-    if unknown := [key for key in items if key and key.lower() not in titles]:
-        raise ValueError(
-            f"--items {unknown[0]}: no column of scores has this name; there is {', '.join(titles.values())}"
-        )
+    titles = dict.fromkeys(task for _, submission in result for row in submission.rows for task in row.scores)
+    meant = {name.lower() for title in titles for name in (title, Column(title, title).name)}
+    if unknown := [key for key in items if key and key.lower() not in meant]:
+        raise ValueError(f"--items {unknown[0]}: no column of scores has this name; there is {', '.join(titles)}")
     return [*result, *((name, _unread(error)) for name, error in problems)]
 
 
@@ -279,7 +279,8 @@ def _row(layout: _Layout, line: Sequence[str], items: Mapping[str, int]) -> Row:
         column = layout.columns[place]
         error = line[layout.errors[place]] if place in layout.errors else ""
         if score := cells.score(line[place], error):
-            given = items.get(name.lower()) or items.get(column.name.lower())
+            meant = (items.get(form.lower()) for form in (name, column.name, without_seed(name)))
+            given = next(filter(None, meant), None)
             number = column.items or layout.items(line, column) or given or count or items.get("")
             scores[name] = replace(
                 score, items=number if column.is_counted else None, share=column.is_share,

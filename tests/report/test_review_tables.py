@@ -455,6 +455,20 @@ def test_items_are_of_a_column_in_any_case_or_refused(read, tmp_path, capsys):
     assert "--items gsm: no column of scores has this name; there is GSM8K" in capsys.readouterr().err
 
 
+def test_items_are_those_of_every_setting_and_seed_of_a_task(read):
+    [row] = read("method,seeds,GSM8K (0-shot),GSM8K (8-shot),MATH\nlora,3,41.0,47.2,20.0\n", gsm8k=1319)
+    assert {task: score.items for task, score in row.scores.items()} == {
+        "GSM8K (0-shot)": 1319, "GSM8K (8-shot)": 1319, "MATH": None,
+    }  # fmt: skip
+    for heading, name in (
+        ("acc_seed0,acc_seed1", "acc"),
+        ("acc (seed 0),acc (seed 1)", "acc"),
+        ("seed0,seed1", "score"),
+    ):
+        [row] = read(f"method,lr,{heading}\nlora,3e-4,50.0,51.0\n", **{name: 100})
+        assert {task: score.items for task, score in row.scores.items()} == {name: 100}
+
+
 def test_an_option_for_something_else_is_refused(read, tmp_path, capsys):
     read("method,seeds,acc\nlora,3,47.2\n")
     assert main([str(tmp_path / "table.csv"), "--sweep", "mine"]) == 2
