@@ -169,21 +169,22 @@ class MetricComparison:
 
     @cached_property
     def _tables(self) -> dict[str, np.ndarray]:
+        """Outcomes by the names that the report prints, in whose order the adjustment is simulated."""
         seeds = sorted({seed for line in self.ranked for seed in line.seeds})
         tables = {}
         for line in self.lines:
             values = line.outcomes(self.eval_id, self.metric)
-            tables[line.label] = values if line.is_base else np.full((len(seeds), values.shape[1]), np.nan)
+            tables[line.name] = values if line.is_base else np.full((len(seeds), values.shape[1]), np.nan)
             for seed, row in zip(line.seeds, values, strict=True) if not line.is_base else ():
-                tables[line.label][seeds.index(seed)] = row
+                tables[line.name][seeds.index(seed)] = row
         return tables
 
-    def _is_base(self, label: str) -> bool:
-        return self.base is not None and label == self.base.label
+    def _is_base(self, name: str) -> bool:
+        return self.base is not None and name == self.base.name
 
     @cached_property
     def compared(self) -> stats.MethodComparison:
-        base = self.base.label if self.base else None
+        base = self.base.name if self.base else None
         return self._compare(self._tables, baseline=base, deterministic=[base] if base else [])
 
     def _compare(self, tables: dict[str, np.ndarray], **options) -> stats.MethodComparison:
@@ -198,15 +199,15 @@ class MetricComparison:
     @cached_property
     def every_two(self) -> stats.MethodComparison:
         """The methods among themselves: the untouched model has a family of its own."""
-        methods = {label: values for label, values in self._tables.items() if not self._is_base(label)}
+        methods = {name: values for name, values in self._tables.items() if not self._is_base(name)}
         return self._compare(methods, families=("all",))
 
     def family(self, name: str) -> list[Pair]:
-        by_label = {line.label: line for line in self.lines}
+        by_name = {line.name: line for line in self.lines}
         several = len(self.ranked) > 1
         compared = self.every_two if name == "all" and several else self.compared
         found = compared.families.get(name) if name != "all" or several else None
-        return [Pair(by_label[one.a], by_label[one.b], one) for one in (found.pairs if found else ())]
+        return [Pair(by_name[one.a], by_name[one.b], one) for one in (found.pairs if found else ())]
 
     @property
     def between(self) -> list[Pair]:
