@@ -56,8 +56,8 @@ class Number:
 
     @property
     def shown_error(self) -> float | None:
-        """Return the error for people; None for zero: items that are all alike say nothing of it."""
-        return self.error or None
+        """Return the error for people; None for zero but for rounding: items that are all alike say nothing of it."""
+        return self.error if self.error is not None and steady(self.error) else None
 
 
 ALIKE = "No error is given where all items are alike: that is no certainty."  # below tables with an error of zero
@@ -209,7 +209,8 @@ class Table:
     @property
     def has_alike(self) -> bool:
         """Return whether a number has an error of zero, which is not shown."""
-        return any(isinstance(cell, Number) and cell.error == 0 for row in self.rows for cell in row)
+        numbers = (cell for row in self.rows for cell in row if isinstance(cell, Number))
+        return any(number.error is not None and number.shown_error is None for number in numbers)
 
     def without_empty(self) -> Table:
         """Return the table without the columns in which every value is missing."""
@@ -334,8 +335,8 @@ def digits_of(cell: Number, column: Column) -> int:
             return own
     if column.p_values:
         return 3
-    if cell.error:
-        return decimals_of_error(cell.error * column.scale)
+    if cell.shown_error:
+        return decimals_of_error(cell.shown_error * column.scale)
     size = abs(cell.value * column.scale)
     return 0 if size >= 100 or size == 0 else 1 if size >= 10 else 2 if size >= 1 else 3
 

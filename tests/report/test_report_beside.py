@@ -31,7 +31,7 @@ TEXT = dataclasses.replace(evaluation("arc_easy"), kind="text", task="general_te
 
 
 def add_text(folder, kind) -> np.ndarray:
-    losses = 3.0 + np.random.default_rng(len(kind.name)).normal(0, 0.1, 40) + kind.skill / 10
+    losses = 3.0 + np.random.default_rng([*kind.name.encode()]).normal(0, 0.1, 40) + kind.skill / 10
     score = record.Metric(value=float(losses.mean()), stderr=0.01, higher_is_better=False)
     result = record.EvaluationRecord(
         schema=record.SCHEMA, recipe_id=folder.parent.name, seed=0, eval_id=TEXT.eval_id,

@@ -128,6 +128,17 @@ def test_one_mean_is_shown_as_one_number_however_it_was_computed():
         assert [cell.emphasis for cell in marks] == ["best"] * len(ways) + [""], right
 
 
+@pytest.mark.parametrize(
+    ("error", "text"), [(0.02, f"0.050{PM}0.020"), (0.0, "0.050"), (1e-17, "0.050"), (None, "0.050")]
+)
+def test_an_error_of_rounding_alone_is_no_error(error, text):
+    """Items that all differ by the same have an error of zero, or of the last bits of a sum."""
+    cell = Number(0.05, error)
+    assert plain(cell, Column("loss", "Loss")) == text.replace(PM, f"{NB}{PM}{NB}")
+    table = Table.of((Column("method", "Method", text=True), Column("loss", "Loss")), [("a", cell)])
+    assert table.has_alike == (error is not None and error < 1e-9)
+
+
 def test_no_number_has_a_hyphen_or_a_negative_zero():
     texts = [fixed(value, digits, signed) for value in (-1e-9, -0.5, -1234.5) for digits in (0, 2) for signed in (0, 1)]
     assert len(texts) == 12
