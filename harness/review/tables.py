@@ -147,8 +147,8 @@ class _Layout:
         methods = [place for place, column in enumerate(columns) if column.is_method]
         named = next(iter(methods), next((keys.index(key) for key in NAMES if key in keys), 0))
         below = [[line[place] for line in lines] for place in range(len(columns))]
-        places = [place for place in range(1, len(columns)) if place != named]
-        numeric = {place for place in places if any(map(cells.score, below[place]))}
+        places = [place for place in range(len(columns)) if place != named]
+        numeric = {place for place in places if place and any(map(cells.score, below[place]))}  # the first names rows
         settings = [place for place in places if _is_setting(columns[place], below[place])]
         scores = [place for place in places if place in numeric - {*settings} and columns[place].may_be_score]
         errors: dict[int, int] = {}
