@@ -71,9 +71,10 @@ def compare_methods(
 
     Returns:
         The families with their pairs, in the order of the outcomes. The order changes no number; of methods with
-        equal scores the first is the best, which chooses the pairs of the family "best". Two different single seeds,
-        one seed a side and two seeds without another method to borrow the variance from make no verdict, and the pair
-        says why.
+        equal scores the first is the best, which chooses the pairs of the family "best". The adjustment is simulated
+        in the order of the names: another name may move an adjusted p-value in its second digit. Two different single
+        seeds, one seed a side and two seeds without another method to borrow the variance from make no verdict, and
+        the pair says why.
 
     Raises:
         ValueError: arguments that do not fit, see the message.

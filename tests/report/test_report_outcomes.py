@@ -12,8 +12,10 @@ from harness.records import record
 from harness.report.analysis import verdicts
 from harness.report.analysis.comparison import Comparison
 from harness.report.analysis.remarks import contradicted
+from harness.report.data import groups
 from harness.report.data.groups import Measure, aligned, difference, grouped, paired_outcomes, unranked
 from harness.report.data.load import load
+from harness.stats import estimate
 from tests.report import conftest
 from tests.report.conftest import BASE, DORA, IA3, LORA, add_evaluation, add_run, evaluation
 
@@ -160,6 +162,11 @@ def test_a_score_that_its_own_items_do_not_give_is_named_and_not_tested(runs):
     assert line.startswith(f"LoRA seed 0, arc_easy acc: the record says 0.75 and its items give {value:.6g}")
     assert paired_outcomes(found["lora"], found["dora"], ACC) is None
     assert difference(found["lora"], found["dora"], ACC) is None
+
+
+def test_reports_and_tests_call_the_same_scores_equal():
+    """Two constants, since a report must not load numpy to know it."""
+    assert groups.EQUAL == estimate.EQUAL
 
 
 def _method(path):
