@@ -109,3 +109,13 @@ def test_a_contestant_is_named_by_what_tells_it_from_others_of_its_method():
         "full train.max_steps=5 r=16": "Full fine-tuning (r=16, steps=5)",
     }
     assert tuning._titles({name: name.split()[0] for name in names}) == names
+
+
+def test_a_contestant_without_the_settings_of_others_and_one_with_spaces_have_a_name():
+    names = {
+        "r=8": "LoRA (r=8)",
+        "+data.prompt=Answer in words, please r=16": "LoRA (r=16, prompt=Answer in words, please)",
+        "the rest": "LoRA (the rest)",
+    }
+    assert tuning._titles(dict.fromkeys(names, "lora")) == names
+    assert tuning._titles({"the defaults": "lora"}) == {"the defaults": "LoRA"}

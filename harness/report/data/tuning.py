@@ -1,6 +1,7 @@
 """Trials of each contestant of a sweep with stages, and their bearing on the rows of the results."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,6 +14,7 @@ from harness.report.data.rows import Row
 
 UNDERTUNED = "undertuned"
 LOW, HIGH = 0.1, 0.9  # the quantiles of the band around the expected best
+_WORD = re.compile(r" (?=[+~]{0,2}[\w./@-]+=)")  # between two overrides, whose values may have spaces
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def contestants(record: SweepRecord | None, rows: Sequence[Row]) -> list[Contest
 def _titles(methods: Mapping[str, str]) -> dict[str, str]:
     """Return the names of contestants for people, given the method of each: `LoRA (r=8)`."""
     words = {
-        name: [word for word in name.split() if word not in (method, f"method={method}")]
+        name: [word for word in _WORD.split(name) if word not in (method, f"method={method}")]
         for name, method in methods.items()
     }
     titles = {}
@@ -82,7 +84,9 @@ def _titles(methods: Mapping[str, str]) -> dict[str, str]:
 
 
 def _part(word: str) -> str:
-    key, _, value = word.partition("=")
+    key, equals, value = word.lstrip("+~").partition("=")
+    if not equals:
+        return word  # `the rest`, with none of the settings that others have
     return f"{names.setting(key if '.' in key else f'method.{key}').short}={value}"
 
 
