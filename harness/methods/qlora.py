@@ -179,8 +179,14 @@ def _restore_what_was_lost(adapted: Any, setting: Setting) -> None:
         a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
         packed = layer.get_base_layer().weight
         dequantized = dequantize_4bit(packed.data, packed.quant_state).to(torch.float32)
-        lost = stored[name.removeprefix(prefix)].weight.detach().to(dequantized) - dequantized
+        lost = _by_output(stored[name.removeprefix(prefix)]).to(dequantized) - dequantized
         u, s, vh = torch.linalg.svd(lost, full_matrices=False)
         root = (s[: len(a)] / layer.scaling["default"]).sqrt()
         a.data = (root[:, None] * vh[: len(a)]).to(a)
         b.data = (u[:, : len(a)] * root).to(b)
+
+
+def _by_output(module: Any) -> torch.Tensor:
+    """Return a weight as d_out x d_in, as bitsandbytes quantizes it; GPT-2's Conv1D keeps it transposed."""
+    weight: torch.Tensor = module.weight.detach()
+    return weight.T if type(module).__name__ == "Conv1D" else weight

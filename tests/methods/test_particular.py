@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from workshop import Workshop, trained_names
+from workshop import Workshop, on, trained_names
 
 from harness.evaluate import likelihood
 from harness.methods.base import Method
@@ -125,6 +125,40 @@ def test_loftq_brings_the_first_logits_closer_to_the_unquantized_base(make: Make
     plain = (workshop.logits(workshop.attach(make("qlora"))) - base).abs().mean()
     loftq = (workshop.logits(workshop.attach(make("qlora", "method.init_lora_weights=loftq"))) - base).abs().mean()
     assert loftq < 0.8 * plain
+
+
+@pytest.fixture(scope="module")
+def transposed(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    """A tiny GPT-2, which holds its weights as d_in x d_out."""
+    from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+
+    folder = tmp_path_factory.mktemp("transposed")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    sizes = {"vocab_size": len(tokenizer), "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64}
+    GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=1, eos_token_id=2)).save_pretrained(folder)
+    return on(folder)
+
+
+@pytest.mark.parametrize(("target", "number"), [("all_linear", 8), ("[attn.c_proj]", 2)])
+def test_loftq_restores_the_best_part_of_transposed_weights(
+    target: str, number: int, make: Make, transposed: Workshop
+) -> None:
+    """By Eckart and Young the smaller singular values of what was lost remain; attn.c_proj is square."""
+    from bitsandbytes.functional import dequantize_4bit
+
+    method = make("qlora", f"target={target}", "method.init_lora_weights=loftq", "method.r=8")
+    stored = dict(transposed.load(make("base")).named_modules())
+    layers = {name: layer for name, layer in transposed.attach(method).named_modules() if hasattr(layer, "lora_A")}
+    assert len(layers) == number
+    for name, layer in layers.items():
+        packed = layer.get_base_layer().weight
+        weight = stored[name.removeprefix("base_model.model.")].weight.T
+        lost = weight - dequantize_4bit(packed.data, packed.quant_state).to(weight.dtype)
+        remains = torch.linalg.norm(lost - layer.get_delta_weight("default")).item()
+        smaller = torch.linalg.svdvals(lost)[8:].square().sum().sqrt().item()
+        assert remains == pytest.approx(smaller, rel=1e-2)
 
 
 def test_loftq_belongs_to_a_quantized_base(make: Make) -> None:
