@@ -129,12 +129,16 @@ class Method(ABC):
 
     def param_groups(self, model: Any, lr: float, weight_decay: float) -> list[dict[str, Any]]:
         """Return parameter groups for the optimizer: vectors (biases, norms, magnitudes) are not decayed."""
-        trained = [p for p in model.parameters() if p.requires_grad]
+        trained = [(p, self.is_decayed(name, p)) for name, p in model.named_parameters() if p.requires_grad]
         groups = [
-            {"params": [p for p in trained if p.dim() > 1], "lr": lr, "weight_decay": weight_decay},
-            {"params": [p for p in trained if p.dim() <= 1], "lr": lr, "weight_decay": 0.0},
+            {"params": [p for p, decayed in trained if decayed], "lr": lr, "weight_decay": weight_decay},
+            {"params": [p for p, decayed in trained if not decayed], "lr": lr, "weight_decay": 0.0},
         ]
         return [group for group in groups if group["params"]]
+
+    def is_decayed(self, name: str, parameter: torch.Tensor) -> bool:
+        """Return whether weight decay applies to a trained parameter: to matrices, and not to vectors."""
+        return parameter.dim() > 1
 
     def optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """Return the optimizer over what `param_groups` returned."""

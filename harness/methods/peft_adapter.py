@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+_SCALES = (".ia3_l.", ".boft_s.")  # vectors that PEFT holds as matrices of one row or column, and that begin as ones
+
+
 @dataclass(frozen=True, kw_only=True)
 class Adapted(Method):
     """A frozen base with an adapter of PEFT's around it, held in float32 and saved as an ordinary PEFT folder."""
@@ -38,6 +41,10 @@ class Adapted(Method):
         adapted = get_peft_model(model, self.peft_config(model, setting))
         hold_in_float32(p for p in adapted.parameters() if p.requires_grad)
         return adapted
+
+    def is_decayed(self, name: str, parameter: torch.Tensor) -> bool:
+        """Return whether weight decay applies: decay would draw the factors of (IA)3 and BOFT to zero, not to one."""
+        return super().is_decayed(name, parameter) and not any(part in name for part in _SCALES)
 
     @contextmanager
     def fixed_weights(self, model: Any) -> Iterator[None]:

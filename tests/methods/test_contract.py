@@ -104,6 +104,19 @@ def test_a_configuration_is_checked_without_weights(method: Method, place: Works
     method.attach(skeleton, replaced(place.setting(steps=1), rows=[]))
 
 
+def test_no_factor_that_begins_as_one_is_decayed(method: Method, place: Workshop) -> None:
+    """Decay draws to zero, where such a factor switches off what it multiplies."""
+    model = place.attach(method)
+    decayed = {
+        id(p) for group in method.param_groups(model, 1e-3, 0.1) if group["weight_decay"] for p in group["params"]
+    }
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    assert [name for name, p in trained.items() if id(p) in decayed and bool((p == 1).all())] == []
+    grouped = [p for group in method.param_groups(model, 1e-3, 0.1) for p in group["params"]]
+    assert {id(p) for p in grouped} == {id(p) for p in trained.values()}
+    assert len(grouped) == len(trained)
+
+
 def test_what_is_declared_trains_and_nothing_else(method: Method, place: Workshop, tmp_path: Path) -> None:
     """The count, the frozen weights, the falling loss, what is saved and what merging gives: one training shows all."""
     if not method.trains:

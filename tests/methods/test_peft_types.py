@@ -67,3 +67,18 @@ def test_a_type_learns_and_is_loaded_again(
     logits = workshop.logits(model)
     method.save(model, tmp_path)
     assert torch.allclose(workshop.logits(method.restore(workshop.load(method), tmp_path)), logits, atol=1e-4)
+
+
+@pytest.mark.parametrize(("peft_type", "scales", "decayed"), [("IA3", "ia3_l", None), ("BOFT", "boft_s", "boft_R")])
+def test_scales_that_are_held_as_matrices_are_not_decayed(
+    peft_type: str, scales: str, decayed: str | None, make: Callable[..., Method], workshop: Workshop
+) -> None:
+    options = [f"method.options.{option}" for option in OPTIONS.get(peft_type, "").split()]
+    method = make("peft", f"method.peft_type={peft_type}", *options)
+    model = workshop.attach(method)
+    decay = {id(p): group["weight_decay"] for group in method.param_groups(model, 1e-3, 0.1) for p in group["params"]}
+    trained = {name: decay[id(p)] for name, p in model.named_parameters() if p.requires_grad}
+    assert {value for name, value in trained.items() if f".{scales}." in name} == {0.0}
+    others = {value for name, value in trained.items() if f".{scales}." not in name}
+    assert others == ({0.1} if decayed else set())
+    assert decayed is None or any(decayed in name for name in trained)
