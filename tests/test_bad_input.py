@@ -176,6 +176,8 @@ FROM_THE_CONFIGURATION = {
     "train.max_steps=null": ["train.max_steps=", "train.epochs=", "give exactly one"],
     "train.global_batch_size=5": ["train.global_batch_size=5 is not a multiple of train.micro_batch_size=4"],
     "method.lr=null": ["a method that trains needs a rate; set method.lr or train.lr"],
+    "train.lr=1e-5 lr_scale=3": ["lr_scale=3 with train.lr=1e-05: ", "give method.lr=1e-05 instead, or lr_scale=1"],
+    "method.lr=null train.lr=1e-3 lr_scale=0.3": ["lr_scale=0.3 with train.lr=0.001"],
     "model.path=null": ["model.source=path needs model.path"],
     "model.source=hub model.hub_id=null": ["model.source=hub needs model.hub_id"],
     "eval.source=path eval.tasks=[arc_easy]": ["eval.source=path needs eval.path"],

@@ -23,6 +23,7 @@ def check(experiment: Experiment) -> None:
     """
     if experiment.method.trains and experiment.train.lr is None:
         raise ValueError("train.lr=null: a method that trains needs a rate; set method.lr or train.lr")
+    _check_rate(experiment)
     _check_method(experiment)
     _check_launch(experiment)
     _check_streams(experiment)
@@ -38,6 +39,16 @@ def check(experiment: Experiment) -> None:
         if spec.source == "path" and spec.path is None and reads:
             raise ValueError(f"{section}.source=path needs {section}.path, a folder laid out like the Hub")
     _check_tracking(experiment.tracking)
+
+
+def _check_rate(experiment: Experiment) -> None:
+    """Refuse a scale of the method's rate where another rate takes its place: trials that vary it would be one run."""
+    lr, scale, center = experiment.train.lr, experiment.lr_scale, experiment.method.lr
+    if experiment.method.trains and scale != 1 and (center is None or lr != center * scale):
+        raise ValueError(
+            f"lr_scale={scale:g} with train.lr={lr:g}: lr_scale is a factor on method.lr, and train.lr takes the place "
+            f"of that product, so that it would change nothing; give method.lr={lr:g} instead, or lr_scale=1"
+        )
 
 
 def _check_tracking(spec: TrackingSpec) -> None:

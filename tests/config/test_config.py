@@ -126,7 +126,8 @@ def test_the_rate_is_the_methods_times_the_scale(compose):
         experiment = config.build(compose(f"method={name}", "lr_scale=3"))
         expected = None if experiment.method.lr is None else pytest.approx(3 * experiment.method.lr)
         assert experiment.train.lr == expected
-    assert config.build(compose("train.lr=1e-5", "lr_scale=3")).train.lr == 1e-5
+    assert config.build(compose("train.lr=1e-5")).train.lr == 1e-5
+    assert config.build(compose("train.lr=1e-5", "lr_scale=3", "method=base")).train.lr == 1e-5, "it trains nothing"
 
 
 def test_sweeps_are_a_group_of_their_own():

@@ -243,11 +243,16 @@ def test_different_numbers_of_trials_are_refused(compose):
 
 
 def test_two_values_that_mean_the_same_are_one_trial(compose):
-    fixed = asked(
-        cells=[{"method": "lora", "lr_scale": [1, 3], "train.lr": 1e-4}, {"method": "full", "lr_scale": [1, 3]}]
-    )
+    twice = asked(cells=[{"method": "lora", "lr_scale": [1, 1.0]}, {"method": "full", "lr_scale": [1, 3]}])
+    plan = compose_all(stages.first_cells(twice, []), _composer(compose))
     with pytest.raises(ValueError, match="1: lora"):
-        stages.check_budget(fixed, compose_all(stages.first_cells(fixed, []), _composer(compose)))
+        stages.check_budget(twice, plan)
+
+
+def test_a_rate_of_ones_own_leaves_nothing_to_tune_by_a_scale(compose):
+    fixed = asked(cells=[{"method": ["lora", "full"], "lr_scale": [1, 3], "train.lr": 1e-4}])
+    with pytest.raises(ValueError, match=r"lr_scale=3 with train\.lr=0\.0001: .*give method\.lr=0\.0001 instead"):
+        compose_all(stages.first_cells(fixed, []), _composer(compose))
 
 
 def test_the_untouched_model_is_no_contestant_that_is_tuned(compose):
