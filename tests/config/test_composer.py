@@ -18,7 +18,7 @@ CELLS = [
     ("train.lr=1e-3", "method=full", "method.lr=null"),
     ("method=peft", "+method.options.r=4", "data=gsm8k", "data.max_rows=null"),
     ("sweep=smoke", "method=dora", "eval.tasks=[piqa]", "data.train.0.prompt='{{question}} x'"),
-    ("++data.path=/x", "method=ia3", "seed=1"),
+    ("data.source=path", "++data.path=/x", "method=ia3", "seed=1"),
 ]
 
 

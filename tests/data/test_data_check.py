@@ -63,7 +63,7 @@ def test_everything_that_is_broken_is_named_by_its_line(checked, broken, tmp_pat
 
 
 def test_gsm8k_is_checked_against_every_item_of_its_task(checked):
-    found = checked("data=gsm8k", "eval.tasks=[gsm8k]", "train.max_length=900")
+    found = checked("data=gsm8k", "data.file=null", "eval.tasks=[gsm8k]", "train.max_length=900")
     assert (found.given_rows, found.train_rows, found.validation_rows, found.test_rows) == (7473, 7086, 387, 1319)
     task, *heldout = found.overlaps
     assert (task.name, task.items) == ("gsm8k", 1319)
