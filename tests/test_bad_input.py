@@ -93,6 +93,9 @@ FROM_THE_CONFIGURATION = {
     ],
     "train.kernels.tf32=true train.precision=bf16": ["train.kernels.tf32=true", "train.precision=fp32"],
     "method=qlora method.llm_int8_threshold=4": ["method.llm_int8_threshold=4.0", "quantization=int8"],
+    "method=prompt method.init_text=Answer": ["method.init_text='Answer' with method.init=random"],
+    "method=prompt method.init=text": ["method.init=text needs method.init_text"],
+    "method=prefix method.encoder_hidden_size=8": ["method.encoder_hidden_size=8", "method.prefix_projection=true"],
     "method=qlora method.quantization=int8 method.llm_int8_threshold=-1": ["method.llm_int8_threshold"],
     "train.kernels.compile=true launch.num_processes=2 launch.sharding=fsdp train.micro_batch_size=2": [
         "train.kernels.compile=true with launch.sharding=fsdp"

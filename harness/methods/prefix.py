@@ -30,6 +30,13 @@ class Prefix(Virtual):
     prefix_projection: bool
     encoder_hidden_size: Tokens | None  # null: the width of one layer's keys; read with prefix_projection
 
+    def __post_init__(self) -> None:
+        if self.encoder_hidden_size is not None and not self.prefix_projection:
+            raise ValueError(
+                f"method.encoder_hidden_size={self.encoder_hidden_size} with method.prefix_projection=false: it is the "
+                "inner width of the projection; set method.prefix_projection=true, or leave it null"
+            )
+
     def unsupported(self, context: Context) -> str:
         """Refuse gradient checkpointing, and what prompt learning refuses."""
         match context:

@@ -31,6 +31,11 @@ class Prompt(Virtual):
     def __post_init__(self) -> None:
         if self.init == "text" and not self.init_text:
             raise ValueError("method.init=text needs method.init_text, the words whose embeddings the prompt begins as")
+        if self.init != "text" and self.init_text is not None:
+            raise ValueError(
+                f"method.init_text={self.init_text!r} with method.init={self.init}: it is read with method.init=text "
+                "alone"
+            )
 
     def peft_config(self, model: PreTrainedModel, setting: Setting) -> PromptTuningConfig:
         """Return the configuration with random vectors; `attach` puts the text in, with the run's own tokenizer."""
