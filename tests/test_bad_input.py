@@ -93,6 +93,12 @@ FROM_THE_CONFIGURATION = {
     ],
     "train.kernels.tf32=true train.precision=bf16": ["train.kernels.tf32=true", "train.precision=fp32"],
     "method=qlora method.llm_int8_threshold=4": ["method.llm_int8_threshold=4.0", "quantization=int8"],
+    "method=peft method.peft_type=PREFIX_TUNING train.gradient_checkpointing=true": [
+        "train.gradient_checkpointing=true with method.peft_type=PREFIX_TUNING",
+    ],
+    "method=peft method.peft_type=PROMPT_TUNING eval.weights=merged": [
+        "eval.weights=merged: method=peft cannot be merged into the base model",
+    ],
     "method=prompt method.init_text=Answer": ["method.init_text='Answer' with method.init=random"],
     "method=prompt method.init=text": ["method.init=text needs method.init_text"],
     "method=prefix method.encoder_hidden_size=8": ["method.encoder_hidden_size=8", "method.prefix_projection=true"],

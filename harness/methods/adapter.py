@@ -27,7 +27,7 @@ class Adapter(Partial):
     row to each place, which serving pays for as well: it cannot be merged.
     """
 
-    merges: ClassVar[bool] = False
+    mergeable: ClassVar[bool] = False
 
     placement: Literal["houlsby", "pfeiffer"]
     bottleneck_size: Annotated[int, Field(ge=1)]

@@ -26,7 +26,7 @@ class Alora(Lora):
     what LoRA costs. Greenewald et al. 2025, arXiv 2504.12397, section 3.
     """
 
-    merges: ClassVar[bool] = False
+    mergeable: ClassVar[bool] = False
     leaves_inputs: ClassVar[bool] = False
     inits: ClassVar[tuple[str, ...]] = ("default", "gaussian")
 

@@ -59,7 +59,7 @@ class Method(ABC):
     # whether its adapters, without dropout, return the same bits if inputs stay in the dtype of autocast
     leaves_inputs: ClassVar[bool] = False
     imports_first: ClassVar[tuple[str, ...]] = ()  # modules that must be imported before torch's other libraries
-    merges: ClassVar[bool] = True  # whether the update can be folded into the base's weights
+    mergeable: ClassVar[bool] = True  # whether the update can be folded into the base's weights
 
     # fields added later, with the value that repeats what was done before: a recipe leaves a field at that value out
     added: ClassVar[Mapping[str, Any]] = {}
@@ -75,6 +75,11 @@ class Method(ABC):
     def origin(self) -> str | None:
         """Return what the weights are if they were trained elsewhere, so that how is unknown; None: they train here."""
         return None
+
+    @property
+    def merges(self) -> bool:
+        """Return whether the update can be folded into the base's weights."""
+        return self.mergeable
 
     def known_settings(self) -> dict[str, Any]:
         """Return the settings that are known of weights from elsewhere."""

@@ -27,7 +27,7 @@ class LlamaAdapter(Adapted):
     arXiv 2303.16199, equations 4 to 7.
     """
 
-    merges: ClassVar[bool] = False
+    mergeable: ClassVar[bool] = False
 
     adapter_len: Count
     adapter_layers: Count | None

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from harness.methods import targets
 from harness.methods.base import Setting
-from harness.methods.contexts import Context, Sharded
+from harness.methods.contexts import Context, Packed, Sharded, TrainedWith
 from harness.methods.lora import check_rank
 from harness.methods.peft_adapter import Adapted, hold_in_float32, on_meta
+from harness.methods.prompt_learning import BESIDE_A_ROW, check_context
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -28,6 +29,11 @@ CANNOT = {
 }
 
 
+IN_EVERY_LAYER = ("CARTRIDGE", "PREFIX_TUNING")  # virtual tokens that are keys and values
+VIRTUAL = ("CPT", "PROMPT_TUNING", "P_TUNING", *IN_EVERY_LAYER)
+UNMERGED = ("ADAPTION_PROMPT", *VIRTUAL)  # types that change no weight of the base
+
+
 @dataclass(frozen=True, kw_only=True)
 class Peft(Adapted):
     """`peft_type=LOHA options.r=8` is PEFT's LoHaConfig(r=8): the options are the fields of that type's configuration.
@@ -43,10 +49,23 @@ class Peft(Adapted):
     def __post_init__(self) -> None:
         targets.check(self.target)
 
+    @property
+    def merges(self) -> bool:
+        """Return whether the type changes weights of the base."""
+        return self.peft_type not in UNMERGED
+
     def unsupported(self, context: Context) -> str:
-        """Refuse sharding: which weights a type reads, and when, differs from type to type."""
-        if isinstance(context, Sharded):
-            return "what a type of PEFT's reads of the weights, and when, is not known here"
+        """Refuse sharding, since types differ in the weights that they read, and what virtual tokens refuse."""
+        match context:
+            case Sharded():
+                return "what a type of PEFT's reads of the weights, and when, is not known here"
+            case Packed() if self.peft_type in VIRTUAL:
+                return BESIDE_A_ROW
+            case TrainedWith(spec) if spec.gradient_checkpointing and self.peft_type in IN_EVERY_LAYER:
+                return (
+                    f"train.gradient_checkpointing=true with method.peft_type={self.peft_type}: what is computed again "
+                    "would lack its keys and values: set it to false"
+                )
         return super().unsupported(context)
 
     def peft_config(self, model: PreTrainedModel, setting: Setting | None = None) -> PeftConfig:
@@ -79,11 +98,14 @@ class Peft(Adapted):
     def attach(self, model: PreTrainedModel, setting: Setting) -> Any:
         """Wrap the model, or return it as it is if it has no weights and the type needs them."""
         try:
-            return self._wrapped(model)
+            adapted = self._wrapped(model)
         except NotImplementedError:
             if not on_meta(model):
                 raise
             return model
+        if self.peft_type in VIRTUAL:
+            check_context(model.config, setting.max_length, adapted.active_peft_config.num_virtual_tokens)
+        return adapted
 
     def expected_trainable(self, model: PreTrainedModel) -> int:
         """Return the number of parameters that the type trains on this architecture.

@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Tokens = Annotated[int, Field(ge=1)]
+BESIDE_A_ROW = "virtual tokens stand in front of a row, not of each example in it"  # why rows cannot be packed
 
 
 @dataclass(frozen=True, kw_only=True)
 class Virtual(Adapted):
     """Virtual tokens, which take their place in the model's context, and cannot be folded into its weights."""
 
-    merges: ClassVar[bool] = False
+    mergeable: ClassVar[bool] = False
 
     in_every_layer: ClassVar[bool] = False  # True: the vectors are keys and values; False: embeddings
 
@@ -35,7 +36,7 @@ class Virtual(Adapted):
         """
         match context:
             case Packed():
-                return "virtual tokens stand in front of a row, not of each example in it"
+                return BESIDE_A_ROW
             case Sharded():
                 return "its virtual tokens are put in front of the model from outside it"
         return super().unsupported(context)
@@ -46,12 +47,7 @@ class Virtual(Adapted):
         Raises:
             ValueError: they do not.
         """
-        context = getattr(model.config, "max_position_embeddings", None)
-        if context is not None and setting.max_length + self.num_virtual_tokens > context:
-            raise ValueError(
-                f"train.max_length={setting.max_length} and method.num_virtual_tokens={self.num_virtual_tokens} make "
-                f"{setting.max_length + self.num_virtual_tokens} tokens, the model takes {context}: lower one of them"
-            )
+        check_context(model.config, setting.max_length, self.num_virtual_tokens)
         return super().attach(model, setting)
 
     def saved(self, model: Any) -> dict[str, torch.Tensor]:
@@ -67,3 +63,17 @@ class Virtual(Adapted):
         layers = 2 * config.num_layers if self.in_every_layer else 1  # a key and a value each
         shape = (config.num_virtual_tokens, layers * config.token_dim)
         return {"prompt_embeddings": torch.empty(shape, dtype=torch.float32, device="meta")}
+
+
+def check_context(config: Any, max_length: int, num_virtual_tokens: int) -> None:
+    """Refuse rows that do not fit into the model's context together with the virtual tokens.
+
+    Raises:
+        ValueError: names both numbers, and what the model takes.
+    """
+    context = getattr(config, "max_position_embeddings", None)
+    if context is not None and max_length + num_virtual_tokens > context:
+        raise ValueError(
+            f"train.max_length={max_length} and method.num_virtual_tokens={num_virtual_tokens} make "
+            f"{max_length + num_virtual_tokens} tokens, the model takes {context}: lower one of them"
+        )

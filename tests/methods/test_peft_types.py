@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from peft.config import PromptLearningConfig
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from workshop import Workshop
 
 from harness.evaluate import heldout
 from harness.methods.base import Method
-from harness.methods.peft import CANNOT
+from harness.methods.contexts import Packed, TrainedWith
+from harness.methods.peft import CANNOT, IN_EVERY_LAYER, UNMERGED, VIRTUAL
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # each type has warnings of its own
 
@@ -82,3 +85,43 @@ def test_scales_that_are_held_as_matrices_are_not_decayed(
     others = {value for name, value in trained.items() if f".{scales}." not in name}
     assert others == ({0.1} if decayed else set())
     assert decayed is None or any(decayed in name for name in trained)
+
+
+def test_virtual_tokens_are_those_of_the_installed_peft() -> None:
+    prompts = {
+        str(getattr(key, "value", key))
+        for key, schema in PEFT_TYPE_TO_CONFIG_MAPPING.items()
+        if issubclass(schema, PromptLearningConfig)
+    }
+    assert set(VIRTUAL) == prompts - set(CANNOT)
+    assert len(VIRTUAL) == 5
+
+
+@pytest.mark.parametrize("peft_type", [name for name in TYPES if name not in CANNOT])
+def test_a_type_that_changes_no_weight_is_not_merged_and_others_can_be(
+    peft_type: str, make: Callable[..., Method], workshop: Workshop
+) -> None:
+    options = [f"method.options.{option}" for option in OPTIONS.get(peft_type, "").split()]
+    method = make("peft", f"method.peft_type={peft_type}", *options)
+    has_merge = hasattr(workshop.attach(method).base_model, "merge_and_unload")
+    assert method.merges == has_merge == (peft_type not in UNMERGED)
+
+
+def test_virtual_tokens_of_any_type_refuse_what_the_named_methods_refuse(
+    make: Callable[..., Method], workshop: Workshop
+) -> None:
+    checkpointed = TrainedWith(dataclasses.replace(workshop.training(1, 1e-3), gradient_checkpointing=True))
+    refusing: dict[str, tuple[bool, bool]] = {}
+    for name in ("LOHA", *VIRTUAL):
+        method = make("peft", f"method.peft_type={name}")
+        refusing[name] = (bool(method.unsupported(Packed())), bool(method.unsupported(checkpointed)))
+    assert refusing == {name: (name in VIRTUAL, name in IN_EVERY_LAYER) for name in ("LOHA", *VIRTUAL)}
+    for named, peft_type in (("prompt", "PROMPT_TUNING"), ("p_tuning", "P_TUNING"), ("prefix", "PREFIX_TUNING")):
+        method = make(named)
+        assert refusing[peft_type] == (bool(method.unsupported(Packed())), bool(method.unsupported(checkpointed)))
+
+
+def test_virtual_tokens_of_any_type_count_towards_the_context(make: Callable[..., Method], workshop: Workshop) -> None:
+    method = make("peft", "method.peft_type=PROMPT_TUNING", "method.options.num_virtual_tokens=2000")
+    with pytest.raises(ValueError, match=r"train.max_length=64 and method.num_virtual_tokens=2000 make 2064 tokens"):
+        workshop.attach(method)
