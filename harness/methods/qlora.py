@@ -99,13 +99,7 @@ class Qlora(Lora):
                     load_in_8bit=True, llm_int8_threshold=self.llm_int8_threshold
                 ),
             }
-        quantization = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type=self.quantization,
-            bnb_4bit_use_double_quant=self.double_quantization,
-            bnb_4bit_compute_dtype=compute_dtype,
-        )
-        return {"dtype": compute_dtype, "quantization_config": quantization}
+        return in_four_bits(self.quantization, self.double_quantization, compute_dtype)
 
     def attach(self, model: PreTrainedModel, setting: Setting) -> Any:
         """Attach LoRA; for `loftq` put the part of the weights that quantization lost into A and B."""
@@ -150,6 +144,19 @@ class Qlora(Lora):
             model.save_pretrained(folder)
             plain = model.unload().dequantize()
             return models.own_layers(super().merge(PeftModel.from_pretrained(plain, folder)))
+
+
+def in_four_bits(quantization: str, double: bool, compute_dtype: torch.dtype) -> dict[str, Any]:
+    """Return keyword arguments of `from_pretrained` that quantize a base to "fp4" or "nf4" while loading."""
+    from transformers import BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=quantization,
+        bnb_4bit_use_double_quant=double,
+        bnb_4bit_compute_dtype=compute_dtype,
+    )
+    return {"dtype": compute_dtype, "quantization_config": config}
 
 
 def _keep_layout(model: PreTrainedModel) -> None:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from harness.methods import targets
 from harness.methods.base import Setting
-from harness.methods.contexts import Context, InProcesses, OnDevice, Served, TrainedWith
+from harness.methods.contexts import Context, InProcesses, OnDevice, Planned, Served, TrainedWith
 from harness.methods.lora import Lora
 from harness.methods.peft_adapter import on_meta
+from harness.methods.qlora import in_four_bits
 from harness.records.settings import KernelSpec, TrainSpec
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class Unsloth(Lora):
                 return (
                     f"method=unsloth with launch.num_processes={number}: its kernels are for one GPU; use one process"
                 )
+            case Planned():
+                return "unsloth's kernels: the step is that of LoRA with PEFT"
             case Served() if self.quantization != "none":
                 own = super().unsupported(context)
                 return own or f"its base is quantized (method.quantization={self.quantization})"
@@ -59,16 +62,32 @@ class Unsloth(Lora):
         return replace(spec, kernels=replace(spec.kernels, liger=False)) if spec.kernels.liger == "auto" else spec
 
     def load_options(self, compute_dtype: torch.dtype) -> dict[str, Any]:
-        """Return the options of unsloth's loader."""
-        return {"dtype": compute_dtype, "load_in_4bit": self.quantization == "nf4"}
+        """Return LoRA's options or QLoRA's, with the settings by which unsloth quantizes."""
+        if self.quantization == "none":
+            return super().load_options(compute_dtype)
+        return in_four_bits(self.quantization, double=True, compute_dtype=compute_dtype)
 
     def read(self, name: str, **options: Any) -> PreTrainedModel:
-        """Load the base through unsloth's loader, which also loads a tokenizer that is not used."""
+        """Load the base through unsloth's loader, which also loads a tokenizer that is not used.
+
+        By itself it would take a copy of its own in place of a known name, cut rows after 2,048 tokens, and offload
+        what gradient checkpointing keeps.
+        """
+        from transformers import AutoConfig
         from unsloth import FastLanguageModel
 
-        accepted = {"dtype", "load_in_4bit", "revision", "trust_remote_code", "device_map"}
-        taken = {option: value for option, value in options.items() if option in accepted}
-        model: PreTrainedModel = FastLanguageModel.from_pretrained(model_name=name, **taken)[0]
+        where = {option: options[option] for option in ("revision", "trust_remote_code") if option in options}
+        context = getattr(AutoConfig.from_pretrained(name, **where), "max_position_embeddings", None)
+        taken = {option: options[option] for option in ("dtype", "device_map") if option in options}
+        model: PreTrainedModel = FastLanguageModel.from_pretrained(
+            model_name=name,
+            load_in_4bit="quantization_config" in options,
+            max_seq_length=context,
+            use_exact_model_name=True,
+            use_gradient_checkpointing=False,
+            **where,
+            **taken,
+        )[0]
         return model
 
     def attach(self, model: PreTrainedModel, setting: Setting) -> Any:

@@ -61,7 +61,7 @@ def test_no_method_is_skipped_but_what_needs_a_gpu(make: Callable[..., Method]) 
 
 REFUSED = {
     Packed: {"alora", "p_tuning", "prefix", "prompt"},
-    Planned: {"adalora", "galore"},
+    Planned: {"adalora", "galore", "unsloth"},
     Sharded: {"adalora", "galore", "p_tuning", "peft", "prefix", "prompt", "qdora", "qlora"},
 }
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -234,6 +236,42 @@ def test_a_quantized_base_can_be_prepared_as_peft_does(make: Make, workshop: Wor
     assert trained_names(model) == trained_names(plain.attach(base(plain), workshop.setting()))
     prepared.save(model, tmp_path)
     assert kept(prepared, prepared.restore(base(prepared), tmp_path)) == {torch.float32}
+
+
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+def test_unsloth_loads_the_base_that_is_asked_for(
+    quantization: str, make: Make, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its loader is replaced: by itself it takes other repositories, cuts rows and offloads."""
+    given: dict[str, Any] = {}
+
+    class FastLanguageModel:
+        @staticmethod
+        def from_pretrained(model_name: str, **options: Any) -> tuple[Any, None]:
+            given.update(options)
+            return models.load(workshop.spec, {"dtype": torch.float32}), None
+
+    module = types.ModuleType("unsloth")
+    monkeypatch.setattr(module, "FastLanguageModel", FastLanguageModel, raising=False)
+    monkeypatch.setitem(sys.modules, "unsloth", module)
+    method = make("unsloth", f"method.quantization={quantization}")
+    models.load(workshop.spec, method.load_options(torch.bfloat16), method.read)
+    assert given == {
+        "dtype": torch.bfloat16, "load_in_4bit": quantization == "nf4", "max_seq_length": 2048,
+        "use_exact_model_name": True, "use_gradient_checkpointing": False, "trust_remote_code": False,
+    }  # fmt: skip
+
+
+def test_unsloth_is_planned_and_merged_on_the_base_that_it_trains_on(make: Make) -> None:
+    def options(method: Method) -> dict[str, Any]:
+        found = method.load_options(torch.bfloat16)
+        return {
+            **found,
+            "quantization_config": found.get("quantization_config") and found["quantization_config"].to_dict(),
+        }
+
+    assert options(make("unsloth", "method.quantization=nf4")) == options(make("qlora"))
+    assert options(make("unsloth")) == options(make("lora"))
 
 
 def test_lora_plus_trains_b_faster(make: Make, workshop: Workshop) -> None:
