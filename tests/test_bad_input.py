@@ -422,6 +422,19 @@ def test_a_model_whose_configuration_is_none_is_refused(refuse, tiny_model, tmp_
     assert str(model) in refuse(f"model.path={model}")
 
 
+def test_rows_longer_than_a_table_of_positions_are_refused(refuse, tiny_model, tmp_path):
+    from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+
+    tokenizer, folder = AutoTokenizer.from_pretrained(tiny_model), tmp_path / "gpt2"
+    tokenizer.save_pretrained(folder)
+    sizes = {"vocab_size": len(tokenizer), "n_embd": 64, "n_layer": 1, "n_head": 2, "n_positions": 64}
+    GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=1, eos_token_id=2)).save_pretrained(folder)
+    message = refuse(f"model.path={folder}", "train.max_length=65")
+    assert NOTHING in message
+    assert "train.max_length=65: this gpt2 model has a table of 64 positions" in message
+    assert "use train.max_length=64 or less" in message
+
+
 # --- records ---
 
 RECORDS = {

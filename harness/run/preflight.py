@@ -17,6 +17,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from harness.config import kernels
 from harness.config.experiment import Experiment, Sizes, check_id
 from harness.data import tokenized
@@ -90,6 +92,7 @@ def _checks(experiment: Experiment, emit: Emit) -> list[tuple[Any, Callable[[], 
         if experiment.train.packing and (reason := method.unsupported(Packed())):
             raise ValueError(f"train.packing=true with method={method.name}: {reason}; set it to false")
         skeleton = models.skeleton(model, dtype)
+        _check_positions(skeleton, experiment.train.max_length)
         reason = method.unsupported(OnModel(skeleton))
         if not reason and method.trains:
             reason = unknown(skeleton, experiment.train.kernels)
@@ -177,6 +180,22 @@ def unserved(method: Method, merged: bool, precision: str) -> str:
         return ""
     ways = ", or eval.weights=merged" if method.merges else ""
     return f"eval.backend=vllm with method={method.name}: {reason}; use eval.backend=shared_prefix{ways}"
+
+
+def _check_positions(skeleton: Any, max_length: int) -> None:
+    """Refuse rows that are longer than a model's table of positions, as GPT-2 and OPT have one.
+
+    Raises:
+        ValueError: names the length and what the model takes.
+    """
+    words = skeleton.get_input_embeddings()
+    tables = [module for module in skeleton.modules() if isinstance(module, torch.nn.Embedding) and module is not words]
+    context = getattr(skeleton.config, "max_position_embeddings", None)
+    if tables and context is not None and max_length > context:
+        raise ValueError(
+            f"train.max_length={max_length}: this {skeleton.config.model_type} model has a table of {context} "
+            f"positions, beyond which a row ends the run; use train.max_length={context} or less"
+        )
 
 
 def _sizes(method: Method, attached: Any) -> Sizes:
