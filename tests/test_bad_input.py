@@ -422,6 +422,12 @@ def test_a_model_whose_configuration_is_none_is_refused(refuse, tiny_model, tmp_
     assert str(model) in refuse(f"model.path={model}")
 
 
+def test_a_folder_is_not_reported_under_the_name_of_another_model(refuse, tiny_model):
+    message = refuse("model.name=smollm2-135m")
+    assert f"model.path={tiny_model}: its config.json is of another model than model=smollm2-135m" in message
+    assert "add model.name=" in message
+
+
 def test_rows_longer_than_a_table_of_positions_are_refused(refuse, tiny_model, tmp_path):
     from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 

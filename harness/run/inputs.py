@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Iterable
+from contextlib import suppress
+from functools import cache as once
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from harness.config.experiment import Experiment, canonical
 from harness.data import files, mirror
@@ -33,7 +38,7 @@ def resolve(experiment: Experiment, say: Say = silent, cache: dict[Any, Any] | N
     cache = {} if cache is None else cache
     model, data, train = experiment.model, experiment.data, experiment.train
     if model not in cache:
-        cache[model] = resolve_model(model, say)
+        cache[model] = described(resolve_model(model, say), is_recorded=model.content is not None)
     if data not in cache:
         filled = recognize(with_test_file(data))
         cache[data] = dataclasses.replace(filled, content=data_content(filled))
@@ -127,6 +132,53 @@ def resolve_model(spec: ModelSpec, say: Say = silent) -> ModelSpec:
         commit = hub.commit(hub_id, spec.revision, "model")
         return dataclasses.replace(spec, revision=commit, content=f"hub:{hub_id}@{commit}")
     return dataclasses.replace(spec, content=f"path:{folder_content(Path(_given(spec, 'path')), say)}")
+
+
+_SHAPES = ("model_type", "hidden_size", "num_hidden_layers", "n_embd", "n_layer")  # by which two models are told apart
+
+
+def described(spec: ModelSpec, is_recorded: bool = False) -> ModelSpec:
+    """Return the model without the license that a file of `conf/model` states, where that file is of another model.
+
+    Raises:
+        ValueError: it is not yet `is_recorded`, and would be reported under the name of that file.
+    """
+    difference = _difference(spec)
+    if not difference:
+        return spec
+    names, licenses = _shipped()
+    if spec.source == "path" and spec.name in names and not is_recorded:
+        raise ValueError(
+            f"model.path={spec.path}: its config.json is of another model than model={spec.name} ({difference}), under "
+            "whose name it would be reported; add model.name=<its name>"
+        )
+    is_stated = spec.license != licenses.get((spec.architecture or {}).get("of"))
+    return spec if is_stated else dataclasses.replace(spec, license=None)
+
+
+def _difference(spec: ModelSpec) -> str:
+    """Return what tells a model apart from the one that its `architecture` is of; "" if nothing does."""
+    table = spec.architecture or {}
+    if spec.weights == "random" or "of" not in table:
+        return ""
+    if spec.source == "hub":
+        return "" if spec.hub_id == table["of"] else f"{spec.hub_id}, not {table['of']}"
+    if spec.source != "path":
+        return ""
+    with suppress(OSError, ValueError):  # a file that cannot be read is refused where the model is loaded
+        shapes = json.loads((Path(_given(spec, "path")) / "config.json").read_text(encoding="utf-8"))
+        if isinstance(shapes, dict):
+            both = (key for key in _SHAPES if key in shapes and key in table and shapes[key] != table[key])
+            return ", ".join(f"{key} {shapes[key]}, not {table[key]}" for key in both)
+    return ""
+
+
+@once
+def _shipped() -> tuple[frozenset[str], dict[str, str | None]]:
+    """Return the names of the models in `conf/model`, and their licenses by Hub id."""
+    files = sorted((packages.conf_dir() / "model").glob("*.yaml"))
+    tables = [yaml.safe_load(file.read_text(encoding="utf-8")) for file in files]
+    return frozenset(table["name"] for table in tables), {table["hub_id"]: table["license"] for table in tables}
 
 
 def _given(spec: ModelSpec, field: str) -> str:

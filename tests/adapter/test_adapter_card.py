@@ -33,7 +33,7 @@ def test_a_run_leaves_a_card_with_its_scores_and_no_path(made, tiny_model, name)
     record = run_of(made[name])
     for wanted in (
         record.recipe_id, record.config["model"]["content"], record.config["data"]["content"],
-        record.measured.data.content_sha256, "| file/validation | loss (lower is better) |", "license: Apache-2.0",
+        record.measured.data.content_sha256, "| file/validation | loss (lower is better) |", "license: not stated",
     ):  # fmt: skip
         assert wanted in text
     assert str(tiny_model) not in text

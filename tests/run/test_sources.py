@@ -125,6 +125,29 @@ def test_a_model_folder_is_identified_by_what_is_loaded_from_it(cache, model_fol
     assert inputs.resolve_model(spec).content != first
 
 
+def test_a_license_is_that_of_the_model_which_the_file_describes(compose, tmp_path):
+    from harness.config import config
+
+    shipped = config.build(compose()).model
+    hub = dataclasses.replace(shipped, source="hub")
+    assert (shipped.name, inputs.described(shipped), inputs.described(hub)) == ("smollm2-135m", shipped, hub)
+    other = dataclasses.replace(hub, hub_id="me/Other-1B")
+    assert (hub.license, inputs.described(other).license) == ("Apache-2.0", None)
+    assert inputs.described(dataclasses.replace(other, license="MIT")).license == "MIT"
+    local = dataclasses.replace(shipped, source="path", path=str(tmp_path))
+    assert inputs.described(local) == local, "without a file there is nothing to compare"
+    config_file = tmp_path / "config.json"
+    config_file.write_text(json.dumps({"model_type": "llama", "hidden_size": 576, "num_hidden_layers": 30}))
+    assert inputs.described(local) == local, "a copy of its own"
+    config_file.write_text(json.dumps({"model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 30}))
+    assert inputs.described(dataclasses.replace(local, name="mine")).license is None
+    with pytest.raises(ValueError, match=r"model=smollm2-135m \(hidden_size 4096, not 576\), .*; add model.name="):
+        inputs.described(local)
+    assert inputs.described(local, is_recorded=True).license is None
+    random = dataclasses.replace(shipped, weights="random")
+    assert inputs.described(random) == random
+
+
 def test_large_files_are_hashed_once(cache, model_folder, monkeypatch):
     hashed = []
     file_sha256 = packages.file_sha256
