@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from harness.methods import targets
 from harness.methods.base import Setting
-from harness.methods.contexts import Context, OnDevice, Served, Sharded
+from harness.methods.contexts import Context, OnDevice, OnModel, Served, Sharded
 from harness.methods.lora import Lora
 from harness.methods.peft_adapter import on_meta
 from harness.sources import models
@@ -72,11 +74,21 @@ class Qlora(Lora):
             )
 
     def unsupported(self, context: Context) -> str:
-        """Refuse what LoRA refuses, paged moments without CUDA or sharded, and a packed base sharded or served."""
+        """Refuse what LoRA refuses, paged moments without CUDA or sharded, and a packed base sharded or served.
+
+        A model with experts in one parameter is refused as well: almost all of its weights would stay as they are.
+        """
         is_paged, is_packed = self.optimizer_name != "adamw", self.quantization != "none"
         match context:
             case OnDevice(device) if is_paged and device != "cuda":
                 return f"method.optimizer_name={self.optimizer_name} needs CUDA: paged memory is the driver's"
+            case OnModel(model) if is_packed and (experts := targets.expert_parameters(model)):
+                share = sum(math.prod(shape) for shape in experts.values()) / sum(p.numel() for p in model.parameters())
+                return (
+                    f"method={self.name} method.quantization={self.quantization}: bitsandbytes packs linear layers, "
+                    f"and {share:.0%} of this {model.config.model_type} model are experts in three-dimensional "
+                    "parameters, which would stay in 16 bits; use method=lora"
+                )
             case Sharded() if is_packed:
                 return f"a base of method.quantization={self.quantization} is packed, and cannot be divided"
             case Sharded() if is_paged:

@@ -10,6 +10,7 @@ import torch
 
 from harness.methods import targets
 from harness.methods.base import Method
+from harness.methods.contexts import OnModel
 from harness.sources import models
 
 SHAPE = {
@@ -96,6 +97,23 @@ def test_lora_adapts_experts(target: str, make: Callable[..., Method], workshop:
     assert torch.allclose(workshop.logits(adapted), before, atol=1e-5)
     losses = workshop.train(adapted, method, 4, 5e-3)
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("name", ["qlora", "qdora"])
+def test_experts_that_would_stay_in_16_bits_are_refused(name: str, make: Callable[..., Method]) -> None:
+    from transformers import BitsAndBytesConfig
+    from transformers.integrations.bitsandbytes import replace_with_bnb_linear
+
+    model = tiny("mixtral", num_local_experts=4)
+    reason = make(name).unsupported(OnModel(model))
+    experts = sum(p.numel() for n, p in model.named_parameters() if ".experts." in n)
+    assert f"{experts / sum(p.numel() for p in model.parameters()):.0%} of this mixtral model are experts" in reason
+    assert make(name, "method.quantization=none").unsupported(OnModel(model)) == ""
+    assert make(name).unsupported(OnModel(tiny("llama"))) == ""
+    packed = replace_with_bnb_linear(model, quantization_config=BitsAndBytesConfig(load_in_4bit=True))
+    left = [p for n, p in packed.named_parameters() if ".experts." in n]
+    assert left
+    assert {type(p) for p in left} == {torch.nn.Parameter}, "the installed library packs no expert"
 
 
 @pytest.mark.parametrize(
