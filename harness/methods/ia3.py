@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.methods import targets
 from harness.methods.base import Setting
+from harness.methods.contexts import Context, OnModel
 from harness.methods.peft_adapter import Adapted
 
 if TYPE_CHECKING:
@@ -23,6 +24,16 @@ class Ia3(Adapted):
     """
 
     leaves_inputs: ClassVar[bool] = True
+
+    def unsupported(self, context: Context) -> str:
+        """Refuse a model whose experts are parameters: what enters their last projections could not be scaled."""
+        match context:
+            case OnModel(model) if targets.expert_parameters(model):
+                return (
+                    "method=ia3 scales what enters the last projection of every MLP, and this "
+                    f"{model.config.model_type} model holds those of its experts in three-dimensional parameters"
+                )
+        return super().unsupported(context)
 
     def peft_config(self, model: PreTrainedModel, setting: Setting) -> IA3Config:
         """Keys, values and the MLPs' last projections, found by structure."""

@@ -99,6 +99,14 @@ def test_lora_adapts_experts(target: str, make: Callable[..., Method], workshop:
     assert losses[-1] < losses[0]
 
 
+def test_ia3_refuses_experts_that_it_cannot_scale(make: Callable[..., Method]) -> None:
+    method = make("ia3")
+    assert "this mixtral model holds those of its experts" in method.unsupported(OnModel(tiny("mixtral")))
+    dense = {kind: method.unsupported(OnModel(tiny(kind, **sizes))) for kind, (sizes, *_) in EXPECTED.items()}
+    assert set(dense.values()) == {""}
+    assert all(method.expected_trainable(tiny(kind, **sizes)) > 0 for kind, (sizes, *_) in EXPECTED.items())
+
+
 @pytest.mark.parametrize("name", ["qlora", "qdora"])
 def test_experts_that_would_stay_in_16_bits_are_refused(name: str, make: Callable[..., Method]) -> None:
     from transformers import BitsAndBytesConfig
