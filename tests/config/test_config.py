@@ -116,6 +116,15 @@ def test_a_method_comes_with_the_rates_worth_searching(compose, name):
     assert "lr_range" not in recipe(experiment)["method"]
 
 
+def test_methods_that_are_lora_in_other_words_begin_at_its_rate(compose):
+    """A comparison of them at their defaults is one of kernels, of storage or of a magnitude, and of no rate."""
+    rates = {
+        name: config.build(compose(f"method={name}")).method.lr
+        for name in ("lora", "unsloth", "qlora", "dora", "qdora")
+    }
+    assert set(rates.values()) == {5e-4}, rates
+
+
 def test_a_range_of_rates_begins_with_the_lowest(compose):
     with pytest.raises(ValueError, match=r"method.lr_range=\[0.1, 0.001\]: the lowest rate comes first"):
         config.build(compose("method=lora", "method.lr_range=[0.1,0.001]"))
