@@ -63,7 +63,10 @@ class Adalora(Adapted):
             case Sharded():
                 return "between its steps it looks at whole matrices and their gradients"
             case Planned():
-                return "AdaLoRA's schedule: every step is taken at the first ranks"
+                return (
+                    "AdaLoRA's schedule: every step is taken at the first ranks, without the importance of each weight "
+                    "that trains (12 bytes)"
+                )
         return super().unsupported(context)
 
     def peft_config(self, model: PreTrainedModel, setting: Setting) -> AdaLoraConfig:
@@ -117,6 +120,10 @@ class Adalora(Adapted):
         for name, importance in state["importance"].items():
             setattr(model.base_model.rankallocator, name, {of: tensor.to(device) for of, tensor in importance.items()})
         _config(model).rank_pattern = state["rank_pattern"]
+
+    def optimizer_bytes(self, parameter: torch.Tensor) -> int:
+        """Return the bytes of AdamW's moments and of the importance, which is in the parameter's dtype as well."""
+        return super().optimizer_bytes(parameter) + len(_IMPORTANCE) * int(parameter.nbytes)
 
     def expected_trainable(self, model: PreTrainedModel) -> int:
         """init_r (d_in + d_out + 1), summed over the adapted matrices."""

@@ -293,6 +293,17 @@ def test_adalora_prunes_to_its_target_and_reports_the_plain_loss(make: Make, wor
     assert sum(sum(kept) for kept in pattern.values()) == 2 * len(pattern)
 
 
+def test_adalora_counts_the_importance_that_a_checkpoint_holds(make: Make, workshop: Workshop) -> None:
+    method = make("adalora", "method.r=2", "method.init_r=4", "method.final_fraction=0.0")
+    model = workshop.attach(method, steps=4)
+    workshop.train(model, method, 2, 1e-3)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    importance = method.state(model)["importance"]
+    held = sum(tensor.nbytes for tensors in importance.values() for tensor in tensors.values())
+    assert held == 3 * sum(p.nbytes for p in trained)
+    assert sum(map(method.optimizer_bytes, trained)) == 2 * sum(p.nbytes for p in trained) + held
+
+
 def _mean_nats(model: Any, workshop: Workshop) -> float:
     logits = torch.log_softmax(workshop.logits(model), -1)
     nats = [
