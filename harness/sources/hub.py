@@ -128,6 +128,20 @@ def _is_complete(snapshot: Path) -> bool:
     return has_tokenizer and all((snapshot / file).is_file() for file in ("config.json", *files))
 
 
+def _has_code(snapshot: Path) -> bool:
+    """Return whether a cached snapshot has the Python files that its configurations name in `auto_map`."""
+    for file in filter(Path.is_file, (snapshot / "config.json", snapshot / "tokenizer_config.json")):
+        try:
+            named = json.loads(file.read_text(encoding="utf-8")).get("auto_map") or ()
+        except (AttributeError, ValueError):
+            return False
+        for place in named.values() if isinstance(named, dict) else (named,):
+            for name in filter(None, place if isinstance(place, list) else [place]):
+                if "--" in name or not (snapshot / f"{name.partition('.')[0]}.py").is_file():
+                    return False  # in another repository, or not there
+    return True
+
+
 def _unreachable(repository: str, revision: str | None, kind: Kind, error: Exception) -> NoReturn:
     offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
     reason = (
@@ -174,7 +188,8 @@ def download_model(repository: str, commit_hash: str, with_code: bool) -> None:
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
-    if not with_code and _is_complete(_repository_folder(repository, "model") / "snapshots" / commit_hash):
+    cached = _repository_folder(repository, "model") / "snapshots" / commit_hash
+    if _is_complete(cached) and (not with_code or _has_code(cached)):
         return
     limit_waiting()
     patterns = [*WEIGHTS_AND_TOKENIZER, *(["*.py"] if with_code else [])]

@@ -269,6 +269,33 @@ def test_a_model_in_the_cache_is_not_asked_for_again(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("auto_map", "there"),
+    [
+        (None, True), ({}, True), ({"AutoConfig": "configuration_mine.Mine"}, True), (["tokens.Slow", None], True),
+        ({"AutoTokenizer": [None, "tokens.Fast"]}, True), ({"AutoConfig": "modeling_mine.Mine"}, False),
+        ({"AutoConfig": "someone/else--configuration_mine.Mine"}, False), (["nosuch.Slow", None], False),
+    ],
+)  # fmt: skip
+def test_a_model_with_code_in_the_cache_needs_no_network(monkeypatch, tmp_path, auto_map, there):
+    import huggingface_hub
+
+    asked, commit = [], "f" * 40
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **options: asked.append(name))
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda api, name, **options: ["model.safetensors"])
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    snapshot = tmp_path / "models--someone--coded" / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    for name in ("model.safetensors", "tokenizer.json", "configuration_mine.py", "tokens.py"):
+        (snapshot / name).touch()
+    for name in ("config.json", "tokenizer_config.json"):
+        (snapshot / name).write_text(json.dumps({"auto_map": auto_map}))
+    hub.download_model("someone/coded", commit, with_code=True)
+    assert asked == ([] if there else ["someone/coded"])
+    hub.download_model("someone/coded", commit, with_code=False)
+    assert len(asked) == (not there)
+
+
+@pytest.mark.parametrize(
     ("names", "refused"),
     [
         (["config.json", "pytorch_model.bin", "tokenizer.json"], "pytorch_model.bin"),
