@@ -42,6 +42,7 @@ class Setting:
     rows: Sequence[Mapping[str, list[int]]]  # training rows: input_ids and completion_mask, of one length
     model_content: str | None  # identifies the base's weights
     original: Callable[[], PreTrainedModel]  # loads the base once more, plain and in float32
+    own_tokenizer: bool = True  # False in a plan, where another tokenizer stands for the model's
 
 
 @dataclass(frozen=True, kw_only=True)

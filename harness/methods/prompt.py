@@ -51,7 +51,7 @@ class Prompt(Virtual):
         Raises:
             ValueError: the text holds an escape sequence, has no token, or more than there are virtual tokens.
         """
-        ids = self._tokens(setting.tokenizer) if self.init == "text" else []
+        ids = self._tokens(setting.tokenizer) if self.init == "text" and setting.own_tokenizer else []
         adapted = super().attach(model, setting)
         if ids and not on_meta(model):
             import torch

@@ -13,6 +13,7 @@ from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 from harness.config.experiment import Experiment
 from harness.measure import hardware
 from harness.methods import targets
+from harness.methods.base import Setting
 from harness.methods.contexts import OnModel, TrainedWith
 from harness.methods.targets import grouped
 from harness.records import base
@@ -53,7 +54,7 @@ def _count(experiment: Experiment) -> dict[str, Any]:
         return {**facts, "unsupported": reason, **dict.fromkeys(_COUNTS)}
     modules = {name for name, _ in model.named_modules() if name}
     expected = method.expected_trainable(model)
-    attached = method.attach(model, worker.setting(_settled(experiment), tokenizer(experiment.model), []))
+    attached = method.attach(model, setting(_settled(experiment)))
     trained = {name: p for name, p in attached.named_parameters() if p.requires_grad}
     total = _elements(attached.parameters())
     trainable = _elements(trained.values())
@@ -159,6 +160,12 @@ def skeleton(spec: ModelSpec) -> PreTrainedModel:
 def tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
     """Return the tokenizer of a local folder; else a byte-level tokenizer, since no count depends on it."""
     return models.tokenizer(spec) if spec.source == "path" else byte_tokenizer()
+
+
+def setting(experiment: Experiment) -> Setting:
+    """Return the facts that a method may use in a plan."""
+    facts = worker.setting(experiment, tokenizer(experiment.model), [])
+    return replace(facts, own_tokenizer=experiment.model.source == "path")
 
 
 def _configuration(spec: ModelSpec) -> Any:

@@ -174,7 +174,7 @@ class Predictor:
         dtype = compute_dtype(spec.precision)
         self._tokenizer = count.tokenizer(experiment.model)
         meta = fake_model.quantized(count.skeleton(experiment.model), method.load_options(dtype))
-        attached = method.attach(meta, worker.setting(experiment, self._tokenizer, []))
+        attached = method.attach(meta, count.setting(experiment))
         plain = type(method.optimizer(method.param_groups(attached, 1.0, spec.weight_decay))) is torch.optim.AdamW
         # another optimizer may treat parameters by more than their groups
         self._fake = fake_model.fake(attached, shorten=plain)

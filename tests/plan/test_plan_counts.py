@@ -91,6 +91,15 @@ def test_the_command_expands_cells_and_prints_json(capsys):
     assert found[1]["trainable_percent"] == pytest.approx(100 * 2_442_240 / (134_515_008 + 2_442_240))
 
 
+def test_a_prompt_that_begins_as_words_is_planned_without_the_models_tokenizer(capsys):
+    """In bytes, which stand for the tokens in a plan, it has more of them than the prompt."""
+    text = "method.init_text='Answer the following question in one word:'"
+    words = ["method=prompt", "method.init=text", text, "method.num_virtual_tokens=12", "model=llama-3.1-8b"]
+    assert main([*words, "--counts", "--json"]) == 0
+    [row] = json.loads(capsys.readouterr().out)
+    assert row["trainable_parameters"] == row["expected_trainable_parameters"] == 12 * 4096
+
+
 def test_what_cannot_train_is_a_row_that_says_why(capsys):
     assert main(["method=lora,bitfit", "model=llama-3.2-1b"]) == 0
     out = capsys.readouterr().out
