@@ -175,13 +175,19 @@ FROM_SINGULAR_VECTORS = ("pissa", "olora", "eva", "loftq", "corda")  # and PEFT'
 def check_rank(r: int, init: str, modules: Mapping[str, Any]) -> None:
     """Refuse a rank above the sides of a matrix, where A and B begin as its singular vectors: there are no more.
 
-    PEFT then trains matrices of a lower rank than the one that is set.
+    PEFT then trains matrices of a lower rank than the one that is set. OLoRA is refused on transposed weights.
 
     Raises:
-        ValueError: names the smallest matrix.
+        ValueError: names the smallest matrix, or a transposed one.
     """
     if not init.startswith(FROM_SINGULAR_VECTORS) or not modules:
         return
+    transposed = [name for name, module in modules.items() if type(module).__name__ == "Conv1D"]
+    if init == "olora" and transposed:
+        raise ValueError(
+            f"init=olora: {transposed[0]} holds its weight transposed (Conv1D), and PEFT decomposes it as it lies, so "
+            "that A and B would not fit; use pissa or the default initialization"
+        )
     name, (d_in, d_out) = min(((n, targets.shape(m)) for n, m in modules.items()), key=lambda pair: min(pair[1]))
     if r > min(d_in, d_out):
         raise ValueError(

@@ -143,6 +143,25 @@ def transposed(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Wo
     return on(folder)
 
 
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False:UserWarning")
+@pytest.mark.parametrize("init", ["gaussian", "pissa"])
+def test_initializations_fit_transposed_weights(init: str, make: Make, transposed: Workshop) -> None:
+    method = make("lora", f"method.init_lora_weights={init}", "method.r=4")
+    base = transposed.logits(transposed.load(method))
+    assert torch.allclose(transposed.logits(transposed.attach(method)), base, atol=1e-5)
+
+
+@pytest.mark.parametrize("target", ["all_linear", "[attn.c_proj]"])
+def test_olora_refuses_transposed_weights(target: str, make: Make, transposed: Workshop) -> None:
+    """PEFT decomposes them as they lie: a square matrix would begin wrong, and others end the run."""
+    skeleton, setting = models.skeleton(transposed.spec, torch.float32), transposed.setting()
+    with pytest.raises(ValueError, match=r"init=olora: transformer\.h\.0\.attn\.c_\w+ holds its weight transposed"):
+        make("lora", f"target={target}", "method.init_lora_weights=olora", "method.r=4").attach(skeleton, setting)
+    options = ("method.peft_type=LORA", "method.options.r=4", "method.options.init_lora_weights=olora")
+    with pytest.raises(ValueError, match="init=olora: transformer"):
+        make("peft", f"target={target}", *options).attach(skeleton, setting)
+
+
 @pytest.mark.parametrize(("target", "number"), [("all_linear", 8), ("[attn.c_proj]", 2)])
 def test_loftq_restores_the_best_part_of_transposed_weights(
     target: str, number: int, make: Make, transposed: Workshop
