@@ -24,7 +24,8 @@ class Adapter(Partial):
     `placement`: houlsby, behind the attention's and behind the MLP's last projection (Houlsby et al. 2019, arXiv
     1902.00751, figure 2), or pfeiffer, behind the MLP's alone (Pfeiffer et al. 2020, arXiv 2005.00247). Both before the
     residual is added. Trains 2 x width x size + size + width parameters per adapter, and adds two matrix products in a
-    row to each place, which serving pays for as well: it cannot be merged.
+    row to each place, which serving pays for as well: it cannot be merged. Houlsby et al. also train the normalizations
+    (section 2.1), which stay frozen here.
     """
 
     mergeable: ClassVar[bool] = False

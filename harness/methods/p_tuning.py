@@ -18,7 +18,7 @@ class PTuning(Virtual):
     """`num_virtual_tokens` embeddings, put through a trained three-layer perceptron, stand before the input's own.
 
     Trains tokens x hidden parameters and the perceptron's, of inner width `encoder_hidden_size`; what is saved is its
-    output alone. Liu et al. 2021, arXiv 2103.10385, section 3.2.
+    output alone. Liu et al. 2021, arXiv 2103.10385, section 3.2; their network is an LSTM before two layers.
     """
 
     differs_at_start: ClassVar[str] = "virtual tokens stand in front of the input"

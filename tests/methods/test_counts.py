@@ -34,7 +34,14 @@ CASES = [
     ("adapter", ["method.placement=houlsby"], 32 * 2 * (2 * 4096 * 64 + 64 + 4096)),
     ("llama_adapter", ["method.adapter_layers=null"], 30 * (10 * 4096 + 1)),
     ("spectrum", ["method.fraction=0.25", "target=mlp"], 8 * 3 * 4096 * 14336),
+    ("lora_plus", ["method.r=16", "target=all_linear"], 41_943_040),
+    ("unsloth", ["method.r=16", "target=all_linear"], 41_943_040),
+    ("alora", ["method.r=32", "target=all_linear"], 83_886_080),
+    ("adalora", ["method.init_r=12", "target=all_linear"], 12 * (41_943_040 // 16 + 32 * 7)),
+    ("p_tuning", ["method.num_virtual_tokens=20"], 20 * 4096 + 3 * 4097 * 4096),
+    ("prefix", ["method.prefix_projection=true"], 20 * 1024 + 1025 * 1024 + 1025 * 2 * 32 * 1024),
 ]
+WITH_PROMPTS = ("prompt", "p_tuning", "prefix", "llama_adapter")
 
 
 @pytest.fixture
@@ -57,9 +64,7 @@ def test_the_formula_gives_the_published_count(
 
 
 @pytest.mark.filterwarnings("ignore:Unsupported layer type:UserWarning")
-@pytest.mark.parametrize(
-    ("name", "overrides", "count"), [case for case in CASES if case[0] not in ("prompt", "prefix", "llama_adapter")]
-)
+@pytest.mark.parametrize(("name", "overrides", "count"), [case for case in CASES if case[0] not in WITH_PROMPTS])
 def test_what_is_attached_has_that_count(
     name: str, overrides: list[str], count: int, make: Callable[..., Method], llama: Any, workshop: Any
 ) -> None:
