@@ -80,8 +80,12 @@ def _check_tracking(spec: TrackingSpec) -> None:
             f"tracking={spec.name} needs the package {package}: pip install 'harness[{spec.name}]'; or use "
             "tracking=none"
         )
-    if spec.name == "trackio" and spec.entity is not None:
+    if spec.name in _TRACKER_EXTRAS and spec.entity is not None:
         raise ValueError(f"tracking.entity={spec.entity}: only tracking=wandb has one; leave it out")
+    if spec.name == "tensorboard" and spec.mode == "online":
+        raise ValueError(
+            "tracking=tensorboard tracking.mode=online: its files stay on this machine; leave the mode out"
+        )
     if spec.name == "trackio" and spec.mode == "online" and not any(os.environ.get(name) for name in _TRACKIO_REMOTE):
         raise ValueError(
             f"tracking=trackio tracking.mode=online: it logs to {' or '.join(_TRACKIO_REMOTE)}, and neither is set in "

@@ -125,6 +125,14 @@ def test_methods_that_are_lora_in_other_words_begin_at_its_rate(compose):
     assert set(rates.values()) == {5e-4}, rates
 
 
+@pytest.mark.parametrize("word", ["tracking.entity=me", "tracking.mode=online"])
+def test_tensorboard_refuses_what_only_a_server_has(compose, monkeypatch, word):
+    monkeypatch.setattr("harness.config.checks.find_spec", lambda package: package)
+    with pytest.raises(ValueError, match=word):
+        config.build(compose("tracking=tensorboard", word))
+    config.build(compose("tracking=tensorboard"))
+
+
 def test_a_range_of_rates_begins_with_the_lowest(compose):
     with pytest.raises(ValueError, match=r"method.lr_range=\[0.1, 0.001\]: the lowest rate comes first"):
         config.build(compose("method=lora", "method.lr_range=[0.1,0.001]"))
