@@ -55,6 +55,13 @@ class Alora(Lora):
             "contain, or chat-formatted data"
         )
 
+    def _check_experts(self, experts: dict[str, Any]) -> None:
+        if experts:
+            raise ValueError(
+                f"target={self.target} covers experts that are three-dimensional parameters, which PEFT does not adapt "
+                "from an invocation on: use target=attention, or method=lora"
+            )
+
     def more_options(self, model: PreTrainedModel, setting: Setting) -> dict[str, Any]:
         """Return the invocation's tokens, which must occur in the training rows."""
         if setting.rows:

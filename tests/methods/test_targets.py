@@ -125,7 +125,8 @@ def test_experts_that_would_stay_in_16_bits_are_refused(name: str, make: Callabl
 
 
 @pytest.mark.parametrize(
-    "overrides", [["dora"], ["lora", "method.lora_dropout=0.1"], ["lora", "method.init_lora_weights=pissa"], ["vera"]]
+    "overrides",
+    [["dora"], ["lora", "method.lora_dropout=0.1"], ["lora", "method.init_lora_weights=pissa"], ["vera"], ["alora"]],
 )
 def test_what_cannot_adapt_experts_says_so(overrides: list[str], make: Callable[..., Method], workshop: Any) -> None:
     method = make(overrides[0], "target=all_linear", *overrides[1:])
