@@ -114,6 +114,10 @@ class Method(ABC):
         """Return the method with the fields filled in that depend on the device and the run's resolved precision."""
         return self
 
+    def planned(self) -> Method:
+        """Return the method whose step a plan takes: itself, or one like it whose optimizer needs no device."""
+        return self
+
     def training(self, spec: TrainSpec) -> TrainSpec:
         """Return the training settings without those that the method cannot use; they become null in its recipe."""
         return spec

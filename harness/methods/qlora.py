@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -12,7 +12,7 @@ from pydantic import Field
 
 from harness.methods import targets
 from harness.methods.base import Setting
-from harness.methods.contexts import Context, OnDevice, OnModel, Served, Sharded
+from harness.methods.contexts import Context, OnDevice, OnModel, Planned, Served, Sharded
 from harness.methods.lora import Lora
 from harness.methods.peft_adapter import on_meta
 from harness.sources import models
@@ -20,6 +20,8 @@ from harness.sources import models
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
+
+    from harness.methods.base import Method
 
 _PAGED_ELEMENTS = 100_000  # of a parameter whose moments bitsandbytes pages (`Optimizer8bit.get_state_buffer`)
 INT8_THRESHOLD = 6.0  # the paper's, section 3.2, and bitsandbytes' default
@@ -89,6 +91,11 @@ class Qlora(Lora):
                     f"and {share:.0%} of this {model.config.model_type} model are experts in three-dimensional "
                     "parameters, which would stay in 16 bits; use method=lora"
                 )
+            case Planned() if is_paged:
+                return (
+                    f"method.optimizer_name={self.optimizer_name}: the moments are AdamW's, and those that the driver "
+                    "may move to the host are not in the peak"
+                )
             case Sharded() if is_packed:
                 return f"a base of method.quantization={self.quantization} is packed, and cannot be divided"
             case Sharded() if is_paged:
@@ -140,6 +147,10 @@ class Qlora(Lora):
         from harness.methods.optimizers import paged
 
         return paged(self.optimizer_name, groups)
+
+    def planned(self) -> Method:
+        """Return the method with AdamW: paged memory is the driver's, and a plan has none."""
+        return replace(self, optimizer_name="adamw")
 
     def resident_optimizer_bytes(self, parameter: torch.Tensor) -> int:
         """Return 0 for paged moments, which the driver moves to the host when the device is full."""

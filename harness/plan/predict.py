@@ -169,7 +169,7 @@ class Predictor:
     def __init__(self, experiment: Experiment, on_gpu: bool) -> None:
         self._experiment, self._on_gpu = experiment, on_gpu
         self.num_processes = experiment.launch.num_processes  # each process has its own rows of every step
-        method = experiment.method
+        method = experiment.method.planned()
         spec = dataclasses.replace(experiment.train, kernels=_plain(experiment.train.kernels))
         dtype = compute_dtype(spec.precision)
         self._tokenizer = count.tokenizer(experiment.model)
@@ -186,6 +186,8 @@ class Predictor:
             )  # fmt: skip
             with self._fake.mode:
                 self._loop = _FakeLoop(job)
+        own = experiment.method
+        self._movable = sum(own.optimizer_bytes(p) - own.resident_optimizer_bytes(p) for p in self._fake.trained())
         self._weights = [*tensors_in(self._fake.model), *self._fake.unseen_trained]
         self._make_optimizer_state()
 
@@ -241,7 +243,7 @@ class Predictor:
             gradients_bytes=sum(p.numel() * p.element_size() for p in self._fake.trained()),
             optimizer_bytes=optimizer,
             activations_bytes=split["activations"] + split["rest"],
-            peak_bytes=live.peak_bytes,
+            peak_bytes=live.peak_bytes - self._movable,
             flops=flops * accumulate * self.num_processes,
         )
 

@@ -235,6 +235,7 @@ def test_paged_moments_need_no_room_on_the_device(make: Make, monkeypatch: pytes
         method = make("qlora", f"method.optimizer_name={name}")
         assert [method.resident_optimizer_bytes(weight) for weight in weights] == [8 * 99_999, 0]
         assert method.optimizer_bytes(large) == 800_000, "in a checkpoint they have their size"
+        assert method.planned() == make("qlora")
     plain = make("qlora")
     assert [plain.resident_optimizer_bytes(weight) for weight in weights] == [small.nbytes * 2, large.nbytes * 2]
 

@@ -159,6 +159,23 @@ def test_a_quantized_base_changes_weights_and_no_activation_on_a_gpu(on_a_gpu):
     assert qlora["activations_bytes"] == pytest.approx(lora["activations_bytes"], rel=0.02)
 
 
+def test_paged_moments_are_planned_and_are_not_in_the_peak(described, tmp_path):
+    """Ranks so high that bitsandbytes would page the moments of some matrices."""
+    words = ("train.precision=bf16", "method.r=800")
+    names = ("adamw", "paged_adamw_32bit", "paged_adamw_8bit")
+    each = [described("qlora", False, 2, *words, f"method.optimizer_name={name}") for name in names]
+    ended = isolate.call("harness.plan.predict:cells", each, None, None, log=tmp_path / "log.txt")
+    assert ended.kind == "returned", ended.reason
+    plain, *paged = ended.value
+    assert "optimizer_name" not in plain["not_modeled"]
+    for plan, name in zip(paged, names[1:], strict=True):
+        assert plan["unpredicted"] is None
+        assert f"method.optimizer_name={name}: the moments are AdamW's" in plan["not_modeled"]
+        assert plan["weights_bytes"] == plain["weights_bytes"]
+        assert 0 < plain["peak_bytes"] - plan["peak_bytes"] < plain["optimizer_bytes"]
+    assert paged[0]["peak_bytes"] == paged[1]["peak_bytes"]
+
+
 def test_the_head_of_a_gpu_works_in_place(compose, tmp_path):
     """Llama 3.2 1B, 8 x 512: 7.21 GiB beside the weights; TRL's functions for a CPU and PEFT's casts took 10.4."""
     from harness.config import config
