@@ -148,7 +148,7 @@ class Method(ABC):
 
     def is_decayed(self, name: str, parameter: torch.Tensor) -> bool:
         """Return whether weight decay applies to a trained parameter: to matrices, and not to vectors."""
-        return parameter.dim() > 1
+        return bool(parameter.dim() > 1)
 
     def optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """Return the optimizer over what `param_groups` returned."""

@@ -152,7 +152,7 @@ def described(spec: ModelSpec, is_recorded: bool = False) -> ModelSpec:
             f"model.path={spec.path}: its config.json is of another model than model={spec.name} ({difference}), under "
             "whose name it would be reported; add model.name=<its name>"
         )
-    is_stated = spec.license != licenses.get((spec.architecture or {}).get("of"))
+    is_stated = spec.license != licenses.get(str((spec.architecture or {}).get("of")))
     return spec if is_stated else dataclasses.replace(spec, license=None)
 
 
