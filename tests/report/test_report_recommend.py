@@ -539,7 +539,7 @@ def test_an_import_names_by_itself_what_was_silently_changed(known, tmp_path, ca
     assert main([str(known), "--out", str(tmp_path / "out")]) == 0
     text = (tmp_path / "out" / "report.md").read_text()
     section = text.split("<summary>Published results</summary>")[1].split("</details>")[0]
-    row = "| lora | LORA | success | 0.050 | 0.480 (0.453 to 0.507) |"
+    row = "| lora | LORA | success | 0.050 | 48.0 (45.3 to 50.7) |"
     assert row in section.replace("\N{NO-BREAK SPACE}", " ")
     assert "shown for reference, not ranked" in section
     assert "optimizer_kwargs.weight\\_decay" in section or "optimizer_kwargs.weight_decay" in section
