@@ -3,11 +3,11 @@
 import dataclasses
 
 import pytest
-from test_record import BLANK, attempt, run_record
 
 from harness.config import config
 from harness.config.experiment import evaluations
 from harness.run.state import RunState, inspect, work_left
+from tests.records.test_record import BLANK, attempt, run_record
 
 WHOLE = run_record(attempt())
 
