@@ -302,7 +302,7 @@ def test_a_swept_rank_has_a_line_for_each_method_and_way_to_scale(comparisons, d
     [setting] = swept(comparisons["rank"].groups, tuned=False)
     assert setting.key == "method.r"
     assert {one.name: [x for x, _ in one.points] for one in setting.series} == {
-        "LoRA alpha=16": [*sized_tree.RANKS], "LoRA alpha/r=2": [*sized_tree.RANKS], "DoRA": [*sized_tree.RANKS],
+        "LoRA (alpha=16)": [*sized_tree.RANKS], "LoRA (alpha/r=2)": [*sized_tree.RANKS], "DoRA": [*sized_tree.RANKS],
     }  # fmt: skip
     with drawn["rank"]["by_r"].drawn(COLUMN) as sheet:
         [axes] = sheet.figure.axes

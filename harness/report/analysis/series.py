@@ -121,7 +121,8 @@ def _named(lines: Sequence[list[Settings]], key: str, ignored: Sequence[str]) ->
         group = line[0][1]
         record = group.first.record
         others = [other for other in lines if other[0][1].first.method == group.first.method]
-        name = " ".join([names.method(group.first.method, record).display, *_telling(line, others, key, ignored)])
+        telling = _telling(line, others, key, ignored)
+        name = names.method(group.first.method, record).display + (f" ({', '.join(telling)})" if telling else "")
         points = sorted(
             ((float(facts[key]), group_of) for facts, group_of in line if group_of.ok), key=lambda point: point[0]
         )

@@ -62,7 +62,8 @@ class Sheet:
 
     def wrapped(self, title: str, vertical: bool = False) -> str:
         """Return the title of an axis in lines that the size holds."""
-        return "\n".join(wrap(title, 34 if self.narrow or vertical else 70))
+        longest = (24 if vertical else 34) if self.narrow else (34 if vertical else 70)
+        return "\n".join(wrap(title, longest))
 
     def name(self, artist: Any, text: str) -> None:
         """Give a mark the name that an SVG shows for it."""

@@ -28,6 +28,7 @@ from harness.report.figures.style import (
 MOST_TICKS = 9
 MOST_COLORED = 6  # series; the others are pale
 _PALE: dict[str, Any] = {"color": PALE, "marker": "", "linestyle": "-", "zorder": 1, "linewidth": 0.7}
+_CHARACTERS, _SAMPLE = 120, 6  # that an inch holds, times the size of the text in points; of the line before a name
 DODGE = 2.2  # points between the same values of two series
 Interval = tuple[float, float]
 
@@ -149,8 +150,11 @@ def _pale(series: Sequence[Series]) -> str:
 
 
 def _height(size: Size, series: Sequence[Series]) -> float:
+    """Return inches that leave room for the legend, whose names share a line where they fit."""
     entries = min(len(series), MOST_COLORED + 2)
-    return (2.15 if size.inches < 5 else 2.9) + 0.14 * -(-entries // (2 if size.inches < 5 else 5))
+    longest = max(len(drawable(curve.name)) for curve in series[:entries])
+    per_line = max(1, int(size.inches * _CHARACTERS / size.text) // (longest + _SAMPLE))
+    return (2.15 if size.inches < 5 else 2.9) + 0.14 * -(-entries // min(per_line, 2 if size.inches < 5 else 5))
 
 
 def _draw(

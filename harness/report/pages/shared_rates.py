@@ -48,7 +48,10 @@ def lines(comparison: Comparison, tuned: Sequence[Contestant]) -> list[str]:
     for rate in next(iter(grids.values()), ()):
         losses = {name: loss for name, grid in grids.items() if (loss := grid[rate].loss) is not None}
         if len(losses) > 1:
-            winners.append((titles[min(losses, key=lambda name: losses[name])], names.value(rate)))
+            lowest = fixed(min(losses.values()), _DIGITS)  # as the table marks it
+            winners += [
+                (titles[name], names.value(rate)) for name, loss in losses.items() if fixed(loss, _DIGITS) == lowest
+            ]
             spans.append(f"{fixed(max(losses.values()) - min(losses.values()), _DIGITS)} at {names.value(rate)}")
     own = [min(tried) for grid in grids.values() if (tried := [t.loss for t in grid.values() if t.loss is not None])]
     if not winners:
