@@ -49,6 +49,7 @@ from harness.records import base, claim_grammar
 from harness.records.base import Strict
 from harness.records.claim_grammar import Claim, Difference, Ratio, Selector
 from harness.records.files import FileName
+from harness.records.identity import covered, recipe_keys
 from harness.records.seeds import Seed, listed
 from harness.sources.packages import conf_dir
 
@@ -169,35 +170,6 @@ def contestants_words(question: SweepFile) -> list[tuple[str | None, tuple[str, 
 def setting_of(word: str) -> str:
     """Return the setting of an override: method.r of `method.r=8`."""
     return word.lstrip("+~").partition("=")[0]
-
-
-_KEYS = {
-    "target": "method.target",
-    **dict.fromkeys(("data.file", "data.test_file", "data.path", "data.source"), "data"),
-    **dict.fromkeys(
-        ("model.path", "model.source", "model.hub_id", "model.revision", "model.package", "model.file"), "model"
-    ),
-}
-
-
-def recipe_keys(settings: Iterable[str]) -> tuple[str, ...]:
-    """Return settings by their keys in a recipe. A key stands for all below it; seeds are not part of a recipe.
-
-    A method has its own learning rate, so that varying the method also varies the rate. A setting that says where a
-    model or data come from stands for all that is known of them: a recipe knows their content, and no place.
-    """
-    keys: dict[str, None] = {}
-    for setting in settings:
-        if setting != "lr_scale":
-            keys[_KEYS.get(setting, setting)] = None
-        if setting in ("method", "method.lr", "lr_scale"):
-            keys["train.lr"] = None
-    return tuple(key for key in keys if key != "seed")
-
-
-def covered(key: str, declared: Sequence[str]) -> bool:
-    """Return whether a recipe's key is declared, or lies below a declared one."""
-    return any(key == entry or key.startswith(f"{entry}.") for entry in declared)
 
 
 def varied(cells: Sequence[Sequence[str]]) -> list[str]:

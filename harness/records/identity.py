@@ -1,8 +1,9 @@
-"""Identities of settings and rows: canonical JSON, its hash, and the fields that determine a data set's examples."""
+"""Identities of settings and rows: canonical JSON, its hash, a recipe's keys, the fields behind examples."""
 
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from harness.records.settings import DataSpec, RowsSpec
@@ -72,3 +73,32 @@ def canonical(value: Any) -> str:
 def digest(value: Any) -> str:
     """Return the first eight hex digits of the SHA-256 of a JSON-safe value."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()[:8]
+
+
+_KEYS = {  # of a recipe, by the settings that stand for them
+    "target": "method.target",
+    **dict.fromkeys(("data.file", "data.test_file", "data.path", "data.source"), "data"),
+    **dict.fromkeys(
+        ("model.path", "model.source", "model.hub_id", "model.revision", "model.package", "model.file"), "model"
+    ),
+}
+
+
+def recipe_keys(settings: Iterable[str]) -> tuple[str, ...]:
+    """Return settings by their keys in a recipe. A key stands for all below it; seeds are not part of a recipe.
+
+    A method has its own learning rate, so that varying the method also varies the rate. A setting that says where a
+    model or data come from stands for all that is known of them: a recipe knows their content, and no place.
+    """
+    keys: dict[str, None] = {}
+    for setting in settings:
+        if setting != "lr_scale":
+            keys[_KEYS.get(setting, setting)] = None
+        if setting in ("method", "method.lr", "lr_scale"):
+            keys["train.lr"] = None
+    return tuple(key for key in keys if key != "seed")
+
+
+def covered(key: str, declared: Iterable[str]) -> bool:
+    """Return whether a recipe's key is declared, or lies below a declared one."""
+    return any(key == entry or key.startswith(f"{entry}.") for entry in declared)

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 from harness.report.analysis.comparable import differences
-from harness.report.analysis.facts import covered
 from harness.report.display import several
 from harness.review.row import LOW_RANK, Finding, Row, Submission, usual_rates
 
@@ -20,7 +19,7 @@ def settings_differ(submission: Submission) -> Iterator[Finding]:
     """Yield the settings in which trained rows differ beside their method."""
     facts = {label: dict(row.settings) for label, row in _labeled(_trained(submission))}
     for entry in differences(facts):
-        if not covered(entry.key, _FREE):
+        if entry.key.partition(".")[0] not in _FREE:
             rows = tuple(name for _, names in entry.values for name in names)
             yield Finding(check="settings", text=f"differs beside the method: {entry}", rows=rows)
 

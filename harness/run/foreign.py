@@ -141,10 +141,9 @@ def is_adapter(folder: Path) -> bool:
 
     Some trainers write the base's configuration beside an adapter.
     """
-    model = [path for path in folder.glob("*.safetensors") if path.name != WEIGHTS] and (
-        folder / "config.json"
-    ).is_file()
-    return (folder / CONFIG).is_file() and not model and not (folder / "record.json").is_file()
+    others = any(path.name != WEIGHTS for path in folder.glob("*.safetensors"))
+    is_model = others and (folder / "config.json").is_file()
+    return (folder / CONFIG).is_file() and not is_model and not (folder / "record.json").is_file()
 
 
 def read(folder: Path, place: str, name: str | None = None) -> Adapter:

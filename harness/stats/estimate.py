@@ -158,9 +158,8 @@ def cluster_codes(clusters: ArrayLike, items: int) -> NDArray[np.int_]:
     shape = (len(given),) if sized else np.shape(given)
     if shape != (items,):
         raise ValueError(f"clusters of shape {shape}: one for each of the {items} items is needed")
-    labels = (
-        given.tolist() if isinstance(given, np.ndarray) else [*given]
-    )  # an array of a list would turn nan into text
+    # an array made of a list would turn nan into text
+    labels = given.tolist() if isinstance(given, np.ndarray) else [*given]
     if not all(isinstance(label, Hashable) for label in labels):
         raise ValueError("clusters: a label is a number, a name or a tuple of them")
     if lost := sum(label is None or label != label for label in labels):

@@ -11,9 +11,10 @@ from harness.config import compose, config
 from harness.config.compose import Composer
 from harness.config.experiment import canonical, digest, evaluations
 from harness.config.overrides import expand
-from harness.config.sweep_file import SweepFile, UntilDecided, recipe_keys, varied
+from harness.config.sweep_file import SweepFile, UntilDecided, varied
 from harness.records import claim_grammar, disk, record, redact, registration
 from harness.records.base import parsed
+from harness.records.identity import recipe_keys
 from harness.records.record import SCHEMA, ClaimRecord, SweepRecord, Tuning
 from harness.records.registration import EXCLUSIONS, Registration
 from harness.run import provenance

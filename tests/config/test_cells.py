@@ -6,7 +6,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from harness.config.overrides import base_of, expand, names
-from harness.config.sweep_file import recipe_keys
+from harness.records.identity import recipe_keys
 
 
 def test_nothing_asked_for_is_one_cell_of_defaults():

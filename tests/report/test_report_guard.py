@@ -64,7 +64,7 @@ def _keys(found):
 def test_methods_that_share_everything_pass(runs):
     _runs(runs, (BASE, LORA, IA3))
     guard = _check(runs)
-    assert (guard.refused, guard.allowed, guard.shown) == ((), (), ())
+    assert (guard.refused, guard.allowed, guard.remarks) == ((), (), ())
     assert _keys(guard.follows) == ["effective_scale"]  # 2 for LoRA, none for IA3: said, for the method was to vary
     assert str(guard.follows[0]) == "effective_scale: absent (ia3), 2 (lora)"
 
@@ -179,7 +179,7 @@ def test_where_the_numbers_come_from_is_said_and_refuses_nothing(runs):
     _change(runs, "ia3", attempt=_provenance(commit="f" * 40, cpu_cores=8))
     guard = _check(runs)
     assert guard.refused == ()
-    assert _keys(guard.shown) == ["commit", "cpu_cores"]
+    assert _keys(guard.remarks) == ["commit", "cpu_cores"]
 
 
 def test_provenance_of_training_is_compared_between_trained_rows(runs):
@@ -191,11 +191,11 @@ def test_provenance_of_training_is_compared_between_trained_rows(runs):
         found = record.read(record.EvaluationRecord, path)
         provenance = {**found.provenance, "loss_in_bf16": float(number)}
         record.write(dataclasses.replace(found, provenance=provenance), path)
-    assert _keys(_check(runs).shown) == []
+    assert _keys(_check(runs).remarks) == []
     _change(runs, "ia3", attempt=_provenance(optimizer={"name": "SGD", "momentum": 0.9}))
     guard = _check(runs)
     assert guard.refused == ()
-    assert _keys(guard.shown) == ["optimizer.eps", "optimizer.momentum", "optimizer.name"]
+    assert _keys(guard.remarks) == ["optimizer.eps", "optimizer.momentum", "optimizer.name"]
     assert "Optimizer: SGD (ia3), AdamW (lora)" in guard.notes({})
 
 

@@ -335,7 +335,7 @@ def found_in(runs: Path) -> dict[str, list[str]]:
     guard = check(Comparison(loaded).groups, None)
     return {
         REFUSED: [one.key for one in guard.refused],
-        SHOWN: [one.key for one in guard.shown],
+        SHOWN: [one.key for one in guard.remarks],
         NAMED: [*remarks.lines(Comparison(loaded).groups, loaded), *loaded.unreadable],
     }
 

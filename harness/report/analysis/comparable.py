@@ -11,13 +11,13 @@ under the table.
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from harness.records.identity import covered
 from harness.records.untrusted import shortened
 from harness.report import names
 from harness.report.analysis.facts import (
     METHOD_AND_RATE,
     Facts,
     config_facts,
-    covered,
     length_facts,
     outcome_facts,
     recipe_facts,
@@ -88,14 +88,14 @@ class Guard:
     refused: tuple[Difference, ...]
     allowed: tuple[Difference, ...]  # undeclared, and allowed by name
     follows: tuple[Difference, ...]  # consequences of a declared difference
-    shown: tuple[Difference, ...]  # provenance that moves no number, seeds, tasks that a row does not have
+    remarks: tuple[Difference, ...]  # provenance that moves no number, seeds, tasks that a row does not have
 
     def notes(self, named: Mapping[str, str]) -> list[str]:
         """Return the lines that a page prints under its table; `named` holds the names of rows for people."""
         return [
             *(f"Not declared, allowed: {difference.shown(named)}" for difference in self.allowed),
             *(f"Implied: {difference.shown(named)}" for difference in self.follows),
-            *(difference.shown(named) for difference in self.shown),
+            *(difference.shown(named) for difference in self.remarks),
         ]
 
 
@@ -126,7 +126,7 @@ def check(groups: Sequence[Group], declared: Collection[str] | None, allowed: It
     members = [group for group in groups if group.ok]
     differing = (*_all_differences(members), *_single_seeds(members))
     guard = _guarded(differing, _settings_by_label(members), meant, tuple(allowed))
-    return replace(guard, shown=tuple(_shown(groups)))
+    return replace(guard, remarks=tuple(_remarks(groups)))
 
 
 def check_trials(loaded: Loaded) -> Guard | None:
@@ -142,7 +142,7 @@ def check_trials(loaded: Loaded) -> Guard | None:
     everyone = {**_by_run(members, _asked_facts), **{f"{r.label} seed {r.seed}": _asked_facts(r) for r in diverged}}
     differing = (*_budgets(loaded.trials), *differences(everyone), *_all_differences(members))
     guard = _guarded(differing, _settings_by_label(members), meant, loaded.allowed)
-    return replace(guard, shown=tuple(_shown(members)))
+    return replace(guard, remarks=tuple(_remarks(members)))
 
 
 def _guarded(
@@ -314,7 +314,7 @@ def _tasks(groups: Sequence[Group]) -> list[str]:
     return list(dict.fromkeys(scored[0].task for group in groups for scored in group.evaluations.values()))
 
 
-def _shown(groups: Sequence[Group]) -> list[Difference]:
+def _remarks(groups: Sequence[Group]) -> list[Difference]:
     """Return what is said and refuses nothing."""
     rows = [group for group in groups if group.ok]
     trained = [group for group in rows if group.trained]

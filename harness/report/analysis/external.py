@@ -11,11 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from harness.records.identity import covered
 from harness.records.record import SCHEMA, ExternalRecord, Metric, write
 from harness.report import names
 from harness.report.analysis.axes import PARAMETERS, PEAK_MEMORY, SAVED, TRAIN_SECONDS
 from harness.report.analysis.comparable import Difference, differences
-from harness.report.analysis.facts import Facts, covered, effective_scale, text
+from harness.report.analysis.facts import Facts, effective_scale, text
 from harness.report.data.rows import flatten
 from harness.report.display import collected, several
 from harness.report.document import Column, Number, Table

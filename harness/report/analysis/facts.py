@@ -7,11 +7,12 @@ elsewhere. A setting or a library that nobody thought of here is compared all th
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
 from harness.records.evaluation import GRADED
+from harness.records.identity import covered
 from harness.records.record import Attempt
 from harness.report.data.groups import Group
 from harness.report.data.items import ScoredEvaluation
@@ -210,11 +211,6 @@ def _look(scored: ScoredEvaluation) -> Iterator[tuple[str, Any]]:
     made_with = {key: record.provenance[key] for key in _EVALUATED_WITH if key in record.provenance}
     yield from ((f"eval.{key}", value) for key, value in flatten(made_with).items())
     yield from _made_with(record.provenance).items()
-
-
-def covered(key: str, declared: Iterable[str]) -> bool:
-    """Return whether the key is a declared key or lies below one."""
-    return any(key == name or key.startswith(f"{name}.") for name in declared)
 
 
 def comparable_sets(loaded: Loaded) -> list[Loaded]:

@@ -4,12 +4,12 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
+from harness.records.identity import covered, recipe_keys
 from harness.report import names
 from harness.report.data.rows import Row, settings_of, value_key
 from harness.report.display import collected, short
 
 FIRST = ("method.r", "train.lr")  # the settings that people name a run by
-_KEYS = {"lr_scale": "train.lr", "method.lr": "train.lr", "target": "method.target"}  # of a recipe, by their settings
 Facts = dict[str, Any]
 
 
@@ -18,8 +18,10 @@ def labeled(rows: Sequence[Row], by_value: bool = False, tuned: Collection[str] 
 
     The settings that a sweep tuned come last: what was chosen is no name for what was asked.
     """
-    chosen = {_KEYS.get(setting, setting) for setting in tuned}
-    recipes = _telling(rows, lambda row: dict(sorted(_recipe_facts(row).items(), key=lambda fact: fact[0] in chosen)))
+    chosen = recipe_keys(tuned)
+    recipes = _telling(
+        rows, lambda row: dict(sorted(_recipe_facts(row).items(), key=lambda fact: covered(fact[0], chosen)))
+    )
     settings = _telling([row for row in rows if row.scored], _setting_facts)
     shared = set.intersection(*(set(row.overrides) for row in rows)) if rows else set()
     named = [_named(row, recipes, settings) if row.record else _asked(row, shared) for row in rows]
