@@ -29,7 +29,7 @@ from harness.run.server import prepare as prepare
 from harness.sources import cache
 from harness.train import failure
 from harness.train.failure import Cause
-from harness.train.signals import end_with_parent
+from harness.train.signals import end_with_parent, heeded
 
 Kind = Literal["returned", "raised", "oom", "killed"]
 
@@ -310,6 +310,8 @@ class _Vitals:
 
 def _child(job: _Job, sender: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
+    for number in heeded():  # a fork inherits handlers, such as one that only takes note of the signal
+        signal.signal(number, signal.SIG_DFL)
     end_with_parent()
     with contextlib.suppress(OSError):
         handle = os.open(job.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)

@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import errno
 import io
+import multiprocessing
 import os
 import signal
 import stat
@@ -162,3 +163,6 @@ def end_with_parent(number: int = signal.SIGTERM) -> None:
         number = signal.SIGKILL
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+    parent = multiprocessing.parent_process()
+    if parent is not None and not parent.is_alive():  # it ended before, and the kernel sends nothing
+        os.kill(os.getpid(), number)

@@ -10,13 +10,25 @@ import psutil
 import pytest
 
 PARENT = """
-import os, signal, sys
+import multiprocessing, os, signal, sys, time
 sys.path.insert(0, sys.argv[2])
 for number in filter(None, sys.argv[3].split(",")):
     signal.signal(int(number), signal.SIG_IGN)
-from harness.run import isolate
+from harness.run import interrupts, isolate, server
 from pathlib import Path
-isolate.call(sys.argv[4], sys.argv[1], log=Path(sys.argv[1] + ".log"), on_event=print)
+context, moment = sys.argv[5:]
+if context != "forkserver":
+    server.context = lambda fresh: multiprocessing.get_context(context)
+if moment == "early":  # the parent is killed before the kernel is asked to end this process with it
+    bind, parent = isolate.end_with_parent, os.getpid()
+    def late():
+        os.kill(parent, signal.SIGKILL)
+        while os.getppid() == parent:
+            time.sleep(0.01)
+        bind()
+    isolate.end_with_parent = late
+with interrupts.signals_held_back():
+    isolate.call(sys.argv[4], sys.argv[1], log=Path(sys.argv[1] + ".log"), on_event=print)
 """
 WORK = """
 import os, time
@@ -46,13 +58,17 @@ def until(path, is_there):
     return path.read_text()
 
 
-def start(folder, function, ignored=()):
+def start(folder, function, ignored=(), context="forkserver"):
     """Start a parent, and return it and the process that it waits for."""
+    parent = launch(folder, function, ignored, context)
+    return parent, psutil.Process(int(until(folder / "pid", str.isdigit)))
+
+
+def launch(folder, function, ignored=(), context="forkserver", moment="late"):
     (folder / "orphans_work.py").write_text(WORK)
     words = [str(folder / "pid"), str(folder), ",".join(str(int(number)) for number in ignored)]
-    command = [sys.executable, "-c", PARENT, *words, f"orphans_work:{function}"]
-    parent = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    return parent, psutil.Process(int(until(folder / "pid", str.isdigit)))
+    command = [sys.executable, "-c", PARENT, *words, f"orphans_work:{function}", context, moment]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL)
 
 
 def kill_and_count(parent, *processes):
@@ -73,6 +89,21 @@ def test_a_killed_parent_takes_its_server_and_their_processes_with_it(tmp_path, 
     server = working.parent()
     assert server.ppid() == parent.pid
     assert kill_and_count(parent, working, server) == 2
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_a_killed_parent_takes_a_process_with_it_that_no_server_forked(tmp_path, context):
+    """A fork inherits the handlers of its parent, which holds signals back while it records."""
+    parent, working = start(tmp_path, "stay", context=context)
+    assert working.ppid() == parent.pid
+    assert kill_and_count(parent, working) == 1
+
+
+def test_a_process_whose_parent_is_killed_as_it_starts_does_no_work(tmp_path):
+    parent = launch(tmp_path, "stay", context="fork", moment="early")
+    assert parent.wait(timeout=120) == -signal.SIGKILL
+    time.sleep(3)
+    assert not (tmp_path / "pid").exists()
 
 
 def test_a_killed_parent_takes_a_process_with_it_that_was_told_to_end_before(tmp_path):
