@@ -380,6 +380,22 @@ def test_only_the_cell_at_fault_is_named(refuse):
     assert len(lines) == 2
 
 
+@pytest.mark.parametrize("wrong", ["train.lr=-1", "target=[no_such_module]", "method.r=-1"])
+def test_a_reason_of_many_cells_is_given_once_with_their_number(refuse, wrong):
+    """Cells that do not compose, and cells that only the check with the libraries refuses."""
+    message = refuse("method=lora,dora", wrong, "seed=0,1,2")
+    assert len(message.splitlines()) == 2
+    assert " method=lora " in message and " and 5 more cells: " in message
+
+
+def test_each_reason_stands_with_its_own_cells(refuse):
+    message = refuse("method=lora,dora", "method.r=-1,-2", "seed=0,1")
+    lines = message.splitlines()
+    assert len(lines) == 3
+    for line, rank in zip(lines[1:], ("-1", "-2"), strict=True):
+        assert f" method=lora method.r={rank} seed=0 and 3 more cells: method.r={rank}: " in line
+
+
 def test_a_wrong_cell_leaves_no_record_of_one_that_is_unsupported(refuse, monkeypatch):
     from harness.methods.contexts import OnDevice
     from harness.methods.full import Full

@@ -20,7 +20,7 @@ from harness.run import isolate, run
 from harness.run.outcome import instead, ladder
 from harness.run.progress import board
 from harness.sources.packages import cache_dir
-from harness.sweep.planned_runs import PlannedRun
+from harness.sweep.planned_runs import PlannedRun, not_valid
 
 _ENOUGH_BYTES = 200 * 2**20  # a LoRA run of the default model writes 20 MB
 
@@ -89,7 +89,7 @@ def check(pending: list[PlannedRun], runs_dir: Path) -> list[PlannedRun]:
     A trial is checked with the evaluations of a chosen recipe, so that a wrong task is reported before the tuning.
 
     Raises:
-        ValueError: names each cell whose target, task or data file is wrong, or the unknown device of the plan.
+        ValueError: says what target, task or data file of which cells is wrong, or names the unknown device of the plan.
         SystemExit: with code 1, the check itself failed: the installation is damaged, or memory ran out.
     """
     if not pending:
@@ -117,9 +117,9 @@ def check(pending: list[PlannedRun], runs_dir: Path) -> list[PlannedRun]:
         board.end()
     if ended.kind != "returned":
         raise SystemExit(f"error: nothing was started, the check before the runs broke: {ended.reason}; see {log}")
-    wrong = [f"{' '.join(runnable[i].cell)}: {message}" for i, verdict, message in ended.value if verdict == "wrong"]
+    wrong = [(runnable[i].cell, message) for i, verdict, message in ended.value if verdict == "wrong"]
     if wrong:
-        raise ValueError("\n  ".join(["nothing was started, since not every cell is valid:", *wrong]))
+        raise not_valid(wrong)
     refused = {i: message for i, _, message in ended.value}
     started = [replace(planned, sizes=sizes.get(i)) for i, planned in enumerate(runnable) if i not in refused]
     unsupported = [(planned, reason) for planned, reason in zip(pending, reasons, strict=True) if reason]

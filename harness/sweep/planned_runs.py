@@ -20,6 +20,7 @@ from harness.run.progress import board
 from harness.sources import packages
 
 Compose = Callable[[tuple[str, ...]], Any]
+_LISTED = 3  # cells of one reason that are listed; of more the first and their number
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def compose_all(wanted: Sequence[Wanted], compose: Composer, bases: Sequence[Wan
     """Compose and check every cell, base models first. A base model that does not compose is left out.
 
     Raises:
-        ValueError: names each cell that does not compose, and why.
+        ValueError: gives each reason why cells do not compose, with its cells.
     """
     cells = {request.cell for request in wanted}
     planned, wrong = [], []
@@ -82,10 +83,24 @@ def compose_all(wanted: Sequence[Wanted], compose: Composer, bases: Sequence[Wan
             planned.append(PlannedRun(request, _built(request.cell, compose)))
         except Exception as error:  # from Hydra, OmegaConf or this package: the input is wrong in every case
             if request.cell in cells:
-                wrong.append(f"{' '.join(request.cell)}: {config.explain(error, request.cell, compose.whole)}")
+                wrong.append((request.cell, config.explain(error, request.cell, compose.whole)))
     if wrong:
-        raise ValueError("\n  ".join(["nothing was started, since not every cell is valid:", *dict.fromkeys(wrong)]))
+        raise not_valid(wrong)
     return planned
+
+
+def not_valid(wrong: Iterable[tuple[Cell, str]]) -> ValueError:
+    """Return the error of cells that are refused, each with its reason; one line for many cells of one reason."""
+    cells: dict[str, dict[Cell, None]] = {}
+    for cell, reason in wrong:
+        cells.setdefault(reason, {})[cell] = None
+    lines = ["nothing was started, since not every cell is valid:"]
+    for reason, those in cells.items():
+        names = [" ".join(cell) for cell in those]
+        if len(names) > _LISTED:
+            names = [f"{names[0]} and {len(names) - 1} more cells"]
+        lines += [f"{name}: {reason}" for name in names]
+    return ValueError("\n  ".join(lines))
 
 
 def _built(cell: Cell, compose: Composer) -> Experiment:
