@@ -89,7 +89,7 @@ def check(pending: list[PlannedRun], runs_dir: Path) -> list[PlannedRun]:
     A trial is checked with the evaluations of a chosen recipe, so that a wrong task is reported before the tuning.
 
     Raises:
-        ValueError: says what target, task or data file of which cells is wrong, or names the unknown device of the plan.
+        ValueError: a target, task or data file of a cell is wrong, or the plan's device is unknown; names all of them.
         SystemExit: with code 1, the check itself failed: the installation is damaged, or memory ran out.
     """
     if not pending:
