@@ -122,18 +122,24 @@ class TrainingMonitor(TrainerCallback):  # type: ignore[misc]
             "divergence": self._divergence.values(),
             "patience": self._patience.values(),
             "kept_step": self._kept_step,
+            "stopped_early_at": self._stopped_early_at,
             "profile": distributed.all_gather(None if profile is None else dataclasses.asdict(profile)),
         }
 
     def restore(self, step: int, values: dict[str, Any]) -> None:
         """Continue from the state at `step`."""
         self.last_step, self.history, self._kept_step = step, values["history"], values["kept_step"]
+        self._stopped_early_at = values["stopped_early_at"]
         self.validation = [(at, loss) for at, loss in values["validation"]]
         self._meter.restore(values["steps"][distributed.rank()])
         self._divergence.restore(values["divergence"])
         self._patience.restore(values["patience"])
         profile = values["profile"][distributed.rank()]
         self._profile = None if profile is None else StepProfile(**profile)
+
+    def is_over(self, max_steps: int) -> bool:
+        """Return whether the last step has been made: all of them, or the one at which early stopping ended."""
+        return self.last_step >= max_steps or self._stopped_early_at is not None
 
     def only_lowest(self) -> None:
         """Remove the weights of validation losses that have been beaten, once a checkpoint says by which."""

@@ -267,6 +267,13 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
         """Return 0: the trainer's own estimate is not used, and goes through all parameters at every step."""
         return 0
 
+    def _run_epoch(self, *arguments: Any, **options: Any) -> None:
+        """Train for an epoch, unless training has resumed after its last step: the trainer would make another one."""
+        if self.watcher.is_over(self.state.max_steps):
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*arguments, **options)
+
     def _maybe_log_save_evaluate(self, tr_loss: Any, grad_norm: Any, *_: Any, learning_rate: Any = None) -> None:
         """Hand the step's loss and gradient norm on as they are: reading them would make the device wait."""
         if self.state.global_step > self.watcher.last_step:

@@ -172,6 +172,36 @@ def test_early_stopping_goes_on_with_what_it_has_seen(job, checkpoints):
     assert_same(interrupted(job, checkpoints, [5], validate=shared, **settings), expected)
 
 
+ENDS = {
+    "within an epoch": ({"max_steps": 5}, []),
+    "with an epoch": ({"max_steps": 3}, []),
+    "by epochs": ({"max_steps": "null", "epochs": 2}, []),
+    "early": ({"max_steps": 8}, ["train.eval_every=1", "train.patience=2"]),
+    "early, at a new lowest loss": ({"max_steps": 2}, ["train.eval_every=1", "train.patience=2"]),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_no_step_is_made_after_the_last_one(job, rows, checkpoints, end):
+    """An attempt that ends between its last checkpoint and its weights has nothing left to train."""
+    (settings, words), made = ENDS[end], []
+
+    def attempt(**more):
+        validations = iter((3.0, 2.0, 2.5, 2.6, 1.0, 0.5, 0.4, 0.3))
+        trained = job(
+            *words, **settings, rows=rows(20), lr_scheduler_type="constant", warmup_steps=0,
+            validate=lambda: next(validations), **more,
+        )  # fmt: skip
+        kept = dataclasses.replace(trained, checkpoints=dataclasses.replace(checkpoints, last=True))
+        return train(kept), weights(kept)
+
+    expected = attempt()
+    assert_same(attempt(emit=made.append), expected)
+    resumed = [event.resumed_at_step for event in made if isinstance(event, Measured) and event.resumed_at_step]
+    assert resumed == [len(expected[0].losses)]
+    assert len(ENDS) == 5
+
+
 def test_a_loss_that_has_left_is_counted_across_attempts(job, checkpoints):
     settings = {
         "max_steps": 30,
