@@ -129,6 +129,8 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
             data_collator=_collator(job),
             processing_class=job.tokenizer,
         )
+        # what decides whether the trainer counts the tokens of a step; the model's own loss is not computed
+        self.model_accepts_loss_kwargs = True
         self.train_dataset = Labeled(job.rows)
         if job.spec.packing:
             check_apart(job.model)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from transformers import LlamaForCausalLM
 
 from harness.methods.full import Full
 from harness.records.events import Measured, StepLogged
@@ -75,6 +76,31 @@ def test_accumulation_is_one_large_batch(job, rows):
         assert other.gradient_norms == pytest.approx(whole.gradient_norms, rel=1e-3)
         assert (other.real_tokens, other.trained_tokens) == (whole.real_tokens, whole.trained_tokens)
     assert sum(single.padded_tokens) == sum(single.real_tokens) < sum(whole.padded_tokens)
+
+
+def _without_others(
+    self, input_ids=None, attention_mask=None, inputs_embeds=None, labels=None, use_cache=None, return_dict=None,
+    output_attentions=None, output_hidden_states=None,
+):  # fmt: skip
+    return _LLAMA_FORWARD(self, input_ids, attention_mask, inputs_embeds=inputs_embeds, labels=labels, use_cache=False)
+
+
+_LLAMA_FORWARD = LlamaForCausalLM.forward
+# as Gemma 3n and 4 of transformers, and as code of a model's folder
+UNCOUNTED = {"says so": {"accepts_loss_kwargs": False}, "takes no more arguments": {"forward": _without_others}}
+
+
+@pytest.mark.parametrize("cuda", [False, True])
+@pytest.mark.parametrize("kind", UNCOUNTED)
+def test_a_step_is_one_mean_over_its_tokens_whatever_the_models_own_loss_takes(job, rows, monkeypatch, kind, cuda):
+    """Else it would be the mean of its micro batches' means, and several processes would multiply it."""
+    data = rows(24)
+    usual = train(job(rows=data, micro_batch_size=2))
+    for name, value in UNCOUNTED[kind].items():
+        monkeypatch.setattr(LlamaForCausalLM, name, value, raising=False)
+    found = train(replace(job(rows=data, micro_batch_size=2), cuda=cuda))
+    assert found.losses == pytest.approx(usual.losses, abs=2e-5)
+    assert found.gradient_norms == pytest.approx(usual.gradient_norms, rel=2e-3)
 
 
 def test_both_heads_give_the_same_loss_and_gradients(job, batch, rows):
