@@ -7,7 +7,7 @@ import dataclasses
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 from harness.config.experiment import Experiment
 from harness.measure import hardware
@@ -183,11 +183,11 @@ def ladder(experiment: Experiment) -> tuple[Fallback, ...]:
     """
     spec = experiment.train
     whole, micro_batch = spec.global_batch_size // experiment.launch.num_processes, spec.micro_batch_size
-    smaller = (
-        [rows for rows in range(micro_batch - 1, 0, -1) if whole % rows == 0] if spec.oom.smaller_micro_batches else []
-    )
-    sizes = (micro_batch, *smaller)
-    again = spec.oom.gradient_checkpointing and not spec.gradient_checkpointing and _may_checkpoint(experiment)
+    divisors = [rows for rows in range(micro_batch - 1, 0, -1) if whole % rows == 0]
+    may_divide = spec.oom.smaller_micro_batches
+    sizes = (micro_batch, *(rows for rows in divisors if may_divide and _may(experiment, micro_batch_size=rows)))
+    may_checkpoint = spec.oom.gradient_checkpointing and not spec.gradient_checkpointing
+    again = may_checkpoint and _may(experiment, gradient_checkpointing=True)
     shorter = sorted({length for length in spec.oom.max_lengths if length < spec.max_length}, reverse=True)
     return (
         *(Fallback(rows, spec.gradient_checkpointing) for rows in sizes),
@@ -205,6 +205,6 @@ def instead(experiment: Experiment) -> Experiment | None:
     return None if method is None else dataclasses.replace(experiment, method=method)
 
 
-def _may_checkpoint(experiment: Experiment) -> bool:
-    spec = dataclasses.replace(experiment.train, gradient_checkpointing=True)
-    return not experiment.method.unsupported(TrainedWith(spec))
+def _may(experiment: Experiment, **changed: Any) -> bool:
+    """Return whether the method can be trained with these settings changed; they were not checked when composed."""
+    return not experiment.method.unsupported(TrainedWith(dataclasses.replace(experiment.train, **changed)))

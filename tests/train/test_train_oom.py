@@ -6,12 +6,14 @@ import json
 import pytest
 
 from harness.config import config
+from harness.methods.contexts import TrainedWith
 from harness.records import record
 from harness.records.events import Message
 from harness.records.record import RunRecord
 from harness.records.settings import Fallback
 from harness.run import inputs, run, state
 from harness.run.outcome import instead, ladder
+from harness.sources.packages import conf_dir
 from harness.sweep import sweep
 from tests.train.hungry import Hungry
 
@@ -116,3 +118,21 @@ def test_only_steps_that_leave_the_comparison_fair_are_on_by_default(hungry):
     assert shorter[6:] == (Fallback(1, True, 16), Fallback(1, True, 8)), "what is longer than was asked for is no step"
     twelve = ladder(hungry(1, "train.global_batch_size=12", "train.micro_batch_size=6"))
     assert [rung.micro_batch_size for rung in twelve] == [6, 4, 3, 2, 1]
+
+
+LADDERS = [[f"method={path.stem}"] for path in sorted((conf_dir() / "method").glob("*.yaml")) if path.stem != "base"]
+LADDERS += [["method=galore", "method.layerwise=true"], ["method=alora", "method.invocation=a"]]
+
+
+@pytest.mark.parametrize("words", LADDERS, ids=" ".join)
+def test_no_fallback_trains_a_method_in_a_way_that_it_refuses(compose, words):
+    """Layerwise updates would make a step of every micro batch."""
+    found = config.build(compose(*words, "train/oom=shorter", "train.max_length=512"))
+    rungs = ladder(found)
+    assert not any(found.method.unsupported(TrainedWith(rung.applied(found.train))) for rung in rungs)
+    assert len({rung.max_length for rung in rungs}) == 3, "shorter rows are left to every method"
+    assert len(rungs) > 3 or "method.layerwise=true" in words
+
+
+def test_every_method_has_its_ladder_looked_at():
+    assert len(LADDERS) == 25
