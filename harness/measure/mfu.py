@@ -7,10 +7,11 @@ before and after training, alike both times, with no other process on the proces
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -25,16 +26,19 @@ _ALIKE = 0.15  # largest relative difference of the two measurements
 _QUIET = 0.1  # largest share of the machine's cores that others may keep busy meanwhile
 
 
-def measured(dtype: torch.dtype, cuda: bool) -> DevicePeak | None:
+def measured(dtype: torch.dtype, cuda: bool, tf32: bool = False) -> DevicePeak | None:
     """Return the best of several square matrix products; None where none of them could be computed.
 
-    They are in `dtype`, and on a CPU in float32 where that is faster: it may have no units for 16 bits. Takes a tenth
-    of a second. Draws its matrices from a generator of its own, so that no number of the run changes.
+    They are in `dtype`, and on a CPU in float32 where that is faster: it may have no units for 16 bits. With `tf32`
+    those in float32 round their factors, as the steps that they are compared with do: by other units, which are several
+    times as fast. Takes a tenth of a second. Draws its matrices from a generator of its own, so that no number of the
+    run changes.
     """
     around = Surroundings(cuda)
     before = around.look()
     kind = dtype if cuda else _faster_on_cpu(dtype)
-    rate, size = _best(kind, cuda)
+    with _rounded(tf32):
+        rate, size = _best(kind, cuda)
     seen = around.since(before)["conditions"]
     if cuda:
         torch.cuda.empty_cache()
@@ -49,7 +53,7 @@ def measured(dtype: torch.dtype, cuda: bool) -> DevicePeak | None:
         doubt = "other processes kept the processor busy while its peak was measured"
     return DevicePeak(
         flops_per_second=rate,
-        dtype=str(kind).removeprefix("torch."),
+        dtype="tf32" if tf32 else str(kind).removeprefix("torch."),
         source=f"measured: products of {size} x {size} matrices",
         doubt=doubt,
     )
@@ -74,6 +78,18 @@ def with_share(training: Training, before: DevicePeak | None, after: DevicePeak 
             "training seems to have computed more than this: the count of operations or a clock is wrong",
         )
     return dataclasses.replace(training, device_peak=dataclasses.replace(higher, doubt=doubt), mfu=share)
+
+
+@contextlib.contextmanager
+def _rounded(tf32: bool) -> Iterator[None]:
+    """Let products in float32 round their factors if `tf32`."""
+    usual = torch.get_float32_matmul_precision()
+    if tf32:
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(usual)
 
 
 def _faster_on_cpu(dtype: torch.dtype) -> torch.dtype:

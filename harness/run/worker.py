@@ -180,7 +180,7 @@ class _Work(Scores):
 
     def _device_peak(self) -> DevicePeak | None:
         """Return the peak FLOP rate of all processes' devices, or parts of one, together; None if it is unknown."""
-        own = mfu.measured(self.dtype, torch.cuda.is_available())
+        own = mfu.measured(self.dtype, torch.cuda.is_available(), self.experiment.train.kernels.tf32)
         return (
             None
             if own is None

@@ -93,6 +93,18 @@ def test_the_dtype_of_a_cards_peak_is_the_run_s_and_no_matter_of_luck(around, mo
     assert set(asked) == {torch.bfloat16}
 
 
+@pytest.mark.parametrize(("tf32", "expected"), [(False, ("float32", "highest")), (True, ("tf32", "high"))])
+def test_a_peak_is_rounded_as_the_steps_are(around, monkeypatch, tf32, expected):
+    """TF32 does up to eight times what float32 does: a share of the other peak would say nothing."""
+    around()
+    rounded = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(mfu, "_fastest", lambda *_: rounded.append(torch.get_float32_matmul_precision()) or 1e-3)
+    assert mfu.measured(torch.float32, cuda=True, tf32=tf32).dtype == expected[0]
+    assert set(rounded) == {expected[1]}
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError, MemoryError])
 @pytest.mark.parametrize("largest", [0, 256])
 def test_a_model_that_leaves_no_room_has_the_peak_of_smaller_products_or_none(around, monkeypatch, error, largest):

@@ -81,11 +81,11 @@ def test_weights_are_saved_before_their_rate_is_judged(described, monkeypatch):
 
     experiment, real, looks = described("method=lora"), mfu.measured, []
 
-    def once(dtype, cuda):
+    def once(*kind):
         looks.append((experiment.weights_folder / "adapter_model.safetensors").is_file())
         if len(looks) == 2:
             raise OSError("the device has fallen off the bus")
-        return real(dtype, cuda)
+        return real(*kind)
 
     monkeypatch.setattr(mfu, "measured", once)
     told = []
