@@ -33,7 +33,8 @@ def out_of_memory_kills() -> int:
 def memory_left() -> int | None:
     """Return the bytes that this process's control groups may still take; None without a limit.
 
-    File pages count as free, since they can be dropped. A group is held to the limits of the groups above it as well.
+    File pages count as free, since they can be dropped; shared memory and files in memory (tmpfs), which the kernel
+    counts among them, cannot. A group is held to the limits of the groups above it as well.
     """
     left = [bytes_left for folder, is_first in _above("memory") if (bytes_left := _left(folder, is_first)) is not None]
     return min(left, default=None)
@@ -67,7 +68,8 @@ def _left(folder: Path, is_first: bool) -> int | None:
         limit, taken = (int((folder / name).read_text()) for name in names)
         if limit < _UNLIMITED:
             held = numbers(folder / "memory.stat")
-            return limit - taken + held.get("total_cache" if is_first else "file", 0)
+            pages, in_memory = ("total_cache", "total_shmem") if is_first else ("file", "shmem")
+            return limit - taken + held.get(pages, 0) - held.get(in_memory, 0)
     return None
 
 

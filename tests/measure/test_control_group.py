@@ -30,8 +30,10 @@ MACHINES = {
 
 V1 = "9:memory:/slurm/uid_0/job_1/step_0\n4:cpu,cpuacct:/slurm\n0::/"
 V1_JOB = {"memory.limit_in_bytes": 1000, "memory.usage_in_bytes": 700, "memory.stat": "cache 1\ntotal_cache 100\n"}
+V1_SHARED = {**V1_JOB, "memory.stat": "cache 1\nshmem 1\ntotal_cache 100\ntotal_shmem 60\n"}
 V1_NONE = {"memory.limit_in_bytes": 9223372036854771712, "memory.usage_in_bytes": 700, "memory.stat": ""}
 V2_JOB = {"memory.max": 1000, "memory.current": 700, "memory.stat": "anon 600\nfile 100\n"}
+V2_SHARED = {**V2_JOB, "memory.stat": "anon 600\nfile 100\nshmem 60\n"}
 LIMITS = {
     "version 2": ("0::/a/job", {"a/job": V2_JOB}, 400),
     "version 2, the limit is of the group above": (
@@ -39,6 +41,8 @@ LIMITS = {
     ),
     "version 2, both have one": ("0::/a/job", {"a": {**V2_JOB, "memory.max": 800}, "a/job": V2_JOB}, 200),
     "version 2 in a container": ("0::/docker/abc", {".": V2_JOB}, 400),
+    "version 2, with shared memory": ("0::/a/job", {"a/job": V2_SHARED}, 340),
+    "version 1, with shared memory": (V1, {"memory/slurm/uid_0/job_1/step_0": V1_SHARED}, 340),
     "version 2 without a limit": ("0::/a", {"a": {**V2_JOB, "memory.max": "max"}}, None),
     "version 1": (V1, {"memory/slurm/uid_0/job_1/step_0": V1_JOB}, 400),
     "version 1, the limit is of the job": (
