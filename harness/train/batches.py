@@ -65,8 +65,8 @@ class Collator:
     """Makes a batch of rows: `input_ids`, `labels`, `attention_mask` (1: a real token) and, if packed, `position_ids`.
 
     `padding` is a token id. Rows are padded to the longest of them, rounded up to a multiple of `multiple`, but to no
-    more than `limit` tokens. With `ends` packed batches carry `cu_seq_lens`: where each sequence begins in all rows one
-    after the other, and the number of all tokens.
+    more than `limit` tokens; a filler is a single token. With `ends` packed batches carry `cu_seq_lens`: where each
+    sequence begins in all rows one after the other, and the number of all tokens.
     """
 
     padding: int
@@ -77,7 +77,8 @@ class Collator:
     def __call__(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
         """Return tensors of shape (rows, tokens), but for `cu_seq_lens`."""
         longest = max(len(row["input_ids"]) for row in rows)
-        rounded = -(-longest // self.multiple) * self.multiple
+        multiple = 1 if rows[0] is FILLER else self.multiple
+        rounded = -(-longest // multiple) * multiple
         length = max(longest, rounded if self.limit is None else min(rounded, self.limit))
         batch = {
             "input_ids": torch.tensor([_padded(row["input_ids"], length, self.padding) for row in rows]),

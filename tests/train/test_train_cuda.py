@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from harness.train.batches import Collator, for_model, labeled, reads_padding
+from harness.train.batches import FILLER, Collator, for_model, labeled, reads_padding
 from harness.train.loop import _Loop, train
 
 SMALL = {
@@ -123,13 +123,27 @@ def test_uncast_inputs_of_adapters_change_no_bit(method, job, monkeypatch):
 
 
 def test_the_filler_of_a_process_without_rows_is_computed(job):
-    from harness.train.batches import FILLER
-
     loop = _Loop(replace(job(), cuda=True))
     batch = loop.data_collator([FILLER])
     loss = loop.compute_loss(loop.model, for_model(batch, loop.masked), torch.tensor(1))
     assert loss.item() == 0
     loss.backward()
+
+
+@pytest.mark.parametrize("kind", [*CAUSAL, *NOT_KNOWN])
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_no_model_is_given_a_filler_of_which_everything_is_masked(kind, attention):
+    """What a kernel gives where nothing may be seen is its own affair, and 0 times NaN is no gradient of 0."""
+    model = tiny(kind, {**CAUSAL, **NOT_KNOWN}[kind])
+    if kind != "mamba" and (attention == "eager" or model._supports_sdpa):
+        model.set_attn_implementation(attention)
+    batch = Collator(padding=0, multiple=64, limit=512)([FILLER])
+    assert batch["attention_mask"].sum() == 0, "it counts as nothing"
+    inputs = for_model(batch, masked=True)
+    assert "attention_mask" not in inputs
+    assert inputs["input_ids"].shape == (1, 1)
+    model(input_ids=inputs["input_ids"]).logits.sum().mul(0).backward()
+    assert all(parameter.grad is None or (parameter.grad == 0).all() for parameter in model.parameters())
 
 
 PROBED = {
