@@ -122,6 +122,7 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
         if job.sharding == "fsdp":
             fsdp.mark_presharded(job.model)
         weights = {parameter: parameter.data for parameter in job.model.parameters() if parameter.requires_grad}
+        self._router_logits = getattr(_text_config(job.model), "output_router_logits", None)
         super().__init__(
             model=job.model,
             args=_arguments(job),
@@ -129,6 +130,7 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
             data_collator=_collator(job),
             processing_class=job.tokenizer,
         )
+        self._return_router_logits(False)
         # what decides whether the trainer counts the tokens of a step; the model's own loss is not computed
         self.model_accepts_loss_kwargs = True
         self.train_dataset = Labeled(job.rows)
@@ -291,6 +293,9 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
     ) -> torch.Tensor:
         """Return nats per label-carrying token of the whole optimizer step, summed over its micro batches.
 
+        Nothing else is trained on: a mixture of experts is trained without a load-balancing loss, as its reported
+        losses are those of any other model.
+
         TRL's head works through labeled positions in tiles, but only where it has a kernel for it; elsewhere it
         computes every position, which on a CPU is half of a step.
         """
@@ -315,13 +320,26 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
         share = penalty / self.current_gradient_accumulation_steps
         return loss + share - share.detach()  # minimized, and not part of the reported loss
 
+    def _return_router_logits(self, wanted: bool | None) -> None:
+        """Let a mixture of experts return what its load-balancing loss is computed from, which is not trained on.
+
+        TRL asks for it, in the configuration that is saved with the model, and would compute that loss at every step.
+        """
+        if self._router_logits is not None:
+            _text_config(self.job.model).output_router_logits = wanted
+
     def undo_patches(self) -> None:
         """Give the model its own forward back: no autocast and no fused head around it."""
+        self._return_router_logits(self._router_logits)
         self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
         model = self.job.model
         language_model = unwrapped(model)
         for patched in (model, language_model):
             vars(patched).pop("forward", None)  # the patches are attributes of the instance, over the class's own
+
+
+def _text_config(model: Any) -> Any:
+    return unwrapped(model).config.get_text_config()
 
 
 def _collator(job: Job) -> Collator:

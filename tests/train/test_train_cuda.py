@@ -202,6 +202,36 @@ def test_memory_that_will_run_out_does_so_before_the_first_step(job):
     assert not loop.optimizer.state
 
 
+EXPERTS = {"num_experts_per_tok": 2}
+MIXTURES = {
+    "mixtral": {**SMALL, **EXPERTS, "num_local_experts": 4},
+    "qwen3_moe": {**SMALL, **EXPERTS, "num_experts": 4, "moe_intermediate_size": 32, "head_dim": 16},
+    "olmoe": {**SMALL, **EXPERTS, "num_experts": 4},
+    "gpt_oss": {**SMALL, **EXPERTS, "num_local_experts": 4, "head_dim": 16},
+}
+
+
+@pytest.mark.parametrize("asked", [False, True])
+@pytest.mark.parametrize("kind", MIXTURES)
+def test_a_mixture_of_experts_computes_no_loss_that_it_is_not_trained_on(
+    kind, asked, job, tiny_model, tmp_path, monkeypatch
+):
+    """Nor does it tell whoever loads what was saved to compute it."""
+    from transformers import AutoTokenizer
+    from transformers.models.mixtral import modeling_mixtral
+
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(tmp_path / "base")
+    shape = AutoConfig.for_model(kind, **MIXTURES[kind], output_router_logits=asked, router_aux_loss_coef=0.02)
+    AutoModelForCausalLM.from_config(shape).save_pretrained(tmp_path / "base")
+    computed = []
+    monkeypatch.setattr(modeling_mixtral, "load_balancing_loss_func", lambda *_, **__: computed.append(1) or 0.0)
+    made = job(f"model.path={tmp_path / 'base'}", method="lora", max_steps=2)
+    base = made.model.get_base_model()
+    train(replace(made, cuda=True))
+    assert computed == []
+    assert (base.config.output_router_logits, base.config.router_aux_loss_coef) == (asked, 0.02)
+
+
 def _refuse_long(module, inputs, named):
     if named["attention_mask" if "attention_mask" in named else "labels"].ne(-100).sum() > 50:
         raise torch.OutOfMemoryError("CUDA out of memory")
