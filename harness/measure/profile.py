@@ -38,6 +38,15 @@ class Profiler:
     def _live(self) -> LiveBytes | None:
         return self._counter if isinstance(self._counter, LiveBytes) else None
 
+    def is_ahead_of(self, step: int) -> bool:
+        """Return whether the profiled step comes after a step."""
+        return step < self._step
+
+    def give_up(self, reason: str) -> None:
+        """Follow no step."""
+        _LOG.warning("step %d has no profile: %s", self._step, reason)
+        self._step = 0
+
     def begin(self, step: int, model: Any, optimizer: Any) -> None:
         """Start to follow an optimizer step if it is the profiled one."""
         if step != self._step:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +14,6 @@ from datasets import Dataset
 from torch.utils.data import DataLoader, Sampler
 from trl import SFTConfig, SFTTrainer
 
-from harness.measure.operations import tensors_in
 from harness.measure.profile import Profiler
 from harness.measure.steps import WARMUP_STEPS, StepMeter
 from harness.records.events import Measured
@@ -29,7 +27,6 @@ from harness.train.batches import (
     check_apart,
     for_model,
     labeled,
-    largest,
     reads_padding,
     row_lengths,
 )
@@ -40,7 +37,8 @@ from harness.train.fsdp import unwrapped
 from harness.train.job import Job as Job
 from harness.train.kernels import Kernels, settled
 from harness.train.loss import label_nats
-from harness.train.resume import Resuming, random_state, set_random_state, start_digest
+from harness.train.probe import Probing
+from harness.train.resume import Resuming, start_digest
 
 _GPU_MULTIPLE = 64  # tokens
 
@@ -103,7 +101,7 @@ def _divide(model: Any) -> None:
     fsdp.shard(model)
 
 
-class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
+class _Loop(Probing, Resuming, SFTTrainer):  # type: ignore[misc]
     """SFTTrainer that computes a loss and nothing else, on batches of like length, with a meter beside it."""
 
     def __init__(self, job: Job) -> None:
@@ -116,8 +114,10 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
             job.emit(Measured(liger=True))
         self.kernels = Kernels(job.model, chosen)
         job = replace(job, validate=self.kernels.without(partial(_with_own_forward, job.model, job.validate)))
-        if chosen == KernelSpec(liger=False):  # the profiled step takes the memory of every other one
+        self._has_kernels = chosen != KernelSpec(liger=False)
+        if not self._has_kernels:  # the profiled step takes the memory of every other one
             job = replace(job, aside=contextlib.nullcontext)
+        self._aside = job.aside
         self.watcher = TrainingMonitor(job, self.meter, self.profiler, self._probe)
         if job.sharding == "fsdp":
             fsdp.mark_presharded(job.model)
@@ -197,50 +197,6 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
             pin_memory=torch.cuda.is_available(),
             timeout=limit,
         )
-
-    def _probe(self) -> None:
-        """Compute the largest micro batch once before the first step on a GPU, and discard the result.
-
-        Memory that will run out does so at once and not after hours. Gradients, where they add up, and as many bytes as
-        the optimizer will hold are allocated beside it. Generators, buffers and gradients are as before afterwards.
-        """
-        if not self.job.cuda or self._steps_in_backward:
-            return
-        model, state = self.job.model, random_state()
-        buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-        held = self._future_optimizer_state()
-        if self.args.gradient_accumulation_steps > 1:
-            for parameter in (parameter for parameter in model.parameters() if parameter.requires_grad):
-                parameter.grad = torch.zeros_like(parameter)
-        self.current_gradient_accumulation_steps = self.args.gradient_accumulation_steps
-        self.kernels.turn(on=True)
-        with self._shortcuts():
-            super().training_step(self.model_wrapped, for_model(self._largest_micro_batch(), self.masked), None)
-        del held
-        model.zero_grad(set_to_none=True)
-        with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
-        set_random_state(state)
-
-    def _future_optimizer_state(self) -> torch.Tensor:
-        """Return a tensor as large as the optimizer state that the first step will add to the device."""
-        method, parts = self.job.method, distributed.world_size() if self.job.sharding != "none" else 1
-        trained = [parameter for parameter in self.job.model.parameters() if parameter.requires_grad]
-        whole = sum(map(method.resident_optimizer_bytes, trained)) // parts
-        there = sum({id(t): t.nbytes for t in tensors_in(self.optimizer.state)}.values())
-        return torch.empty(max(0, whole - there), dtype=torch.uint8, device=self.args.device)
-
-    def _largest_micro_batch(self) -> dict[str, torch.Tensor]:
-        """Return the micro batch with most positions among those that this rank has still to train on."""
-        spec, lengths = self.job.spec, row_lengths(self.job.rows)
-        sizes = (spec.global_batch_size, spec.micro_batch_size)
-        own = Shared(self._order(), distributed.rank(), distributed.world_size(), *sizes)
-        left = (self.state.max_steps - self.watcher.last_step) * self.args.gradient_accumulation_steps
-        epochs = itertools.chain.from_iterable(itertools.repeat(own))  # each iteration over an order is its next epoch
-        rows = largest(itertools.islice(epochs, max(1, left)), lengths)
-        batch: dict[str, torch.Tensor] = self.data_collator([self.train_dataset[row] for row in rows])
-        return {name: value.to(self.args.device) for name, value in batch.items()}
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Count the micro batch, then train on it."""

@@ -1,5 +1,6 @@
 """The way a GPU computes a step, taken by a processor: the same numbers, less work."""
 
+import contextlib
 import os
 import types
 from dataclasses import replace
@@ -8,7 +9,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from harness.train.batches import FILLER, Collator, for_model, labeled, reads_padding
+from harness.measure.profile import Profiler
+from harness.train import distributed
+from harness.train.batches import FILLER, Collator, Shared, for_model, labeled, reads_padding
 from harness.train.loop import _Loop, train
 
 SMALL = {
@@ -200,6 +203,85 @@ def test_memory_that_will_run_out_does_so_before_the_first_step(job):
         loop.train()
     assert loop.state.global_step == 0
     assert not loop.optimizer.state
+
+
+@pytest.mark.parametrize("micro_batch_size", [2, 4, 8])
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_what_is_tried_is_among_what_is_left_to_train_on(job, rows, monkeypatch, micro_batch_size, ranks):
+    """Of a run that resumes as well, at any step: what it has behind it needs no memory any more."""
+    if micro_batch_size * ranks > 8:
+        return
+    data = rows(27)
+    monkeypatch.setattr(distributed, "world_size", lambda: ranks)
+    loop = _Loop(job(rows=data, max_steps=10, micro_batch_size=micro_batch_size))
+    monkeypatch.setattr(distributed, "rank", lambda: ranks - 1)
+    loop.state.max_steps, looked_at = 10, 0
+    number = 8 // (micro_batch_size * ranks)
+    every = []
+    order = loop._order()
+    while len(every) < 10:
+        epoch = list(Shared(order, ranks - 1, ranks, 8, micro_batch_size))
+        every += [epoch[first : first + number] for first in range(0, len(epoch), number)]
+    for done in range(10):
+        loop.watcher.last_step = done
+        assert list(loop._micro_batches_left()) == [batch for step in every[done:10] for batch in step]
+        looked_at += 1
+    assert looked_at == 10
+
+
+@pytest.mark.parametrize("accumulated", [False, True])
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_profile_without_the_kernels_that_does_not_fit_costs_the_profile_alone(job, caplog, accumulated, fails):
+    """The profiled step is the only one computed without them: training fits, and its curve is the same to the bit."""
+    settings = {"max_steps": 4, "micro_batch_size": 4 if accumulated else 8, "lr": 1e-3}
+    results = []
+    for room in (True, not fails):
+        made, asides = job("train.kernels.attention=eager", "method.lora_dropout=0.3", **settings), []
+
+        @contextlib.contextmanager
+        def aside(asides=asides):
+            asides.append(1)
+            yield
+
+        if not room:
+            made.model.register_forward_pre_hook(_refuse_other_kernels)
+        training = train(replace(made, cuda=True, aside=aside))
+        results.append((training, dict(made.model.named_parameters())))
+        assert (training.profile is None) is not room
+        assert len(asides) == (2 if room else 1), "the trial, and the profiled step"
+    (plain, usual), (found, weights) = results
+    assert len(found.losses) == 4
+    if not fails:
+        assert found.losses == plain.losses
+        assert all(torch.equal(weights[name], usual[name]) for name in usual)
+    assert ("step 2 has no profile: memory runs out" in caplog.text) is fails
+
+
+def test_another_error_of_the_trial_is_an_error(job):
+    made = job("train.kernels.attention=eager", max_steps=3)
+    made.model.register_forward_pre_hook(_break_other_kernels)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        train(replace(made, cuda=True))
+
+
+def test_no_trial_is_made_of_a_profile_that_there_is_or_that_is_not_wanted(job, monkeypatch):
+    tried = []
+    monkeypatch.setattr(_Loop, "_fits_without_kernels", lambda loop: tried.append(loop) or True)
+    for words, profile in (((), True), (("train.kernels.attention=eager",), False)):
+        train(replace(job(*words, max_steps=3), cuda=True, profile=profile))
+    assert tried == []
+    profiler = Profiler(2)
+    assert [profiler.is_ahead_of(step) for step in (0, 1, 2, 3)] == [True, True, False, False]
+
+
+def _refuse_other_kernels(module, _):
+    if module.training and module.config._attn_implementation != "eager":
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def _break_other_kernels(module, _):
+    if module.training and module.config._attn_implementation != "eager":
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
 
 EXPERTS = {"num_experts_per_tok": 2}
