@@ -1,10 +1,12 @@
 """What a user can get wrong: one message that names the value, what is allowed and what to do; nothing is started."""
 
+import ast
 import contextlib
 import json
 import re
 import shutil
 import subprocess
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -12,11 +14,13 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from harness.config import config
-from harness.config.errors import RENAMED
+from harness.config.errors import FOREIGN, RENAMED, suggestion
 from harness.config.overrides import expand
 from harness.report import __main__ as report
 from harness.sweep import sweep
 
+CONF = Path(__file__).parents[1] / "conf"
+SITE = sysconfig.get_path("purelib")
 NOTHING = "nothing was started"
 ROWS = '{"prompt": "a:", "completion": " b"}\n'
 
@@ -123,6 +127,30 @@ FROM_THE_CONFIGURATION = {
         "method=qlora: a base of method.quantization=nf4 is packed"
     ],
     "model.device_map=auto": ["model.device_map=auto with method=lora", "method=base, or harness.evaluate"],
+    "hydra.launcher.partition=gpu": [
+        "hydra.launcher.partition: no such setting, since runs are made one after another (hydra/launcher=basic); "
+        "hydra/launcher=slurm has it",
+    ],
+    "hydra.launcher.options.qos=high": ["hydra/launcher=slurm has it"],
+    "hydra.launcher.n_jobs=2": ["hydra/launcher=local has it"],
+    "hydra.launcher.gpu=2": ["hydra.launcher.gpu: no such setting", "(hydra/launcher=basic)"],
+    "hydra/launcher=slurm hydra.launcher.gpu=2": [
+        "hydra.launcher.gpu: no such setting. Did you mean gpus? hydra/launcher=slurm has account, ",
+        "any other option of sbatch is hydra.launcher.options.<name>",
+    ],
+    "hydra/launcher=local hydra.launcher.gpus=2": ["hydra/launcher=local has n_jobs"],
+    "data.mix.0.share=0.1": [
+        "data.mix.0.share=0.1: no such entry of the list data.mix, which has none here; give it whole: data.mix=[{...}]"
+    ],
+    "data.train.3.topic=a": ["data.train.3.topic=a: no such entry of the list data.train, which has data.train.0"],
+    "data.mix.share=0.1": ["data.mix.share=0.1: no such entry of the list data.mix, which has none here"],
+    "data=science_qa data.file=null data.train.3.topic=a": ["data.train.0 to data.train.2 here"],
+    "learning_rate=1e-4": ["learning_rate: no such setting. Did you mean method.lr?"],
+    "train.gradient_accumulation_steps=4": ["Did you mean train.global_batch_size?"],
+    "method.target_modules=[q_proj]": ["Did you mean target?"],
+    "train.limit=9": ["train.limit: no such setting. Did you mean eval.limit?"],
+    "max_steps=9": ["max_steps: no such setting. Did you mean train.max_steps?"],
+    "inference.batch_size=[1]": ["inference.batch_size: no such setting. Did you mean batch_sizes?"],
     "hydra/launcher=nosuch": ["hydra/launcher=nosuch", "basic"],
     "train=null": ["train=null: train is a group, one of demo, smoke, standard"],
     "method={a:1}": ["method={a:1}: method is a group, one of ", "lora"],
@@ -152,7 +180,10 @@ FROM_THE_CONFIGURATION = {
     "train.precision=fp8": ["'auto', 'bf16' or 'fp32'"],
     "data.source=web": ["'hub', 'package' or 'path'"],
     "rerun=[ok]": ['rerun=["ok"]', "must be 'oom' or 'diverged'"],
-    "rerun=oom": ['rerun="oom"', "must be a valid"],
+    "rerun=oom": ['rerun="oom": must be a list, as in rerun=[oom]'],
+    "rerun=null": ["rerun=null: must be a list, as in rerun=[]"],
+    "train.kernels=eager": ['train.kernels="eager": train.kernels is a table; set train.kernels.<name>=...'],
+    "train.oom=fair": ["train.oom is a group; write train/oom=<one of checkpointing, fair, none, quantized, shorter>"],
     "runs_dir=null": ["runs_dir=null: must be a valid string"],
     "runs_dir=": ['runs_dir=""'],
     # ranges
@@ -182,8 +213,12 @@ FROM_THE_CONFIGURATION = {
     "data.validation_fraction=0": ["data.validation_fraction=0"],
     # what does not fit together
     "train.epochs=2": ["train.max_steps=3 and train.epochs=2.0: give exactly one"],
-    "train.max_steps=null": ["train.max_steps=", "train.epochs=", "give exactly one"],
-    "train.global_batch_size=5": ["train.global_batch_size=5 is not a multiple of train.micro_batch_size=4"],
+    "train.max_steps=null": ["train.max_steps=null and train.epochs=null: give exactly one"],
+    "train.global_batch_size=5": [
+        "train.global_batch_size=5 is not a multiple of train.micro_batch_size=4",
+        "choose train.micro_batch_size=1",
+    ],
+    "train.global_batch_size=6": ["choose train.micro_batch_size=3"],
     "method.lr=null": ["a method that trains needs a rate; set method.lr or train.lr"],
     "train.lr=1e-5 lr_scale=3": ["lr_scale=3 with train.lr=1e-05: ", "give method.lr=1e-05 instead, or lr_scale=1"],
     "method.lr=null train.lr=1e-3 lr_scale=0.3": ["lr_scale=0.3 with train.lr=0.001"],
@@ -229,6 +264,27 @@ def split(words: str) -> list[str]:
 
 def test_the_table_is_long():
     assert len(FROM_THE_CONFIGURATION) >= 70
+
+
+def fields_of(module: str, name: str) -> set[str]:
+    """Return the fields of a library's class, read from its source: importing it takes long."""
+    tree = ast.parse(Path(SITE, *module.split(".")).with_suffix(".py").read_text(encoding="utf-8"))
+    [found] = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == name]
+    return {ast.unparse(node.target) for node in found.body if isinstance(node, ast.AnnAssign)}
+
+
+def test_the_names_of_other_libraries_are_answered_with_the_settings_here(compose):
+    theirs = fields_of("transformers.training_args", "TrainingArguments")
+    theirs |= fields_of("trl.trainer.sft_config", "SFTConfig") | fields_of("peft.tuners.lora.config", "LoraConfig")
+    assert len(theirs & set(FOREIGN)) >= 22
+    composed = compose("method=lora")
+    for name, meant in FOREIGN.items():
+        assert suggestion(name, list(composed)) == suggestion(f"train.{name}", list(composed.train))
+        assert suggestion(name, list(composed)) == f" Did you mean {meant}?"
+        if "=" in meant:
+            compose(*meant.split())
+        else:
+            assert OmegaConf.select(composed, meant, default="nothing") != "nothing"
 
 
 @pytest.mark.parametrize("words", FROM_THE_CONFIGURATION)

@@ -12,15 +12,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
 
+import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from harness.config import checks, doors, permissions, sweep_file, task_sets
-from harness.config.errors import check_finite, explained, lower, suggestion
+from harness.config.errors import check_finite, explained, lower, not_a_list, suggestion
 from harness.config.experiment import Experiment
 from harness.config.sweep_file import SweepFile
 from harness.methods import NOT_OFFERED
@@ -200,18 +201,64 @@ def explain(error: Exception, overrides: tuple[str, ...], compose: Callable[[tup
             return f"{word}: {group} is a group, one of {', '.join(options)}"
     match = re.search(r"Could not override '([^']+)'", str(error))
     if match is None:
-        return readable(error)
+        return _of_list(error, overrides, compose) or readable(error)
     key = match.group(1)
+    if key.startswith("hydra.launcher."):
+        return _of_launcher(key.removeprefix("hydra.launcher."), overrides)
     others = tuple(word for word in overrides if word.partition("=")[0].lstrip("+~") != key)
     section, _, name = key.rpartition(".")
     try:
         config = compose(others)
         node = OmegaConf.select(config, section) if section else config
         allowed = sorted(str(k) for k in node if k not in ("_target_", "hydra"))
+        elsewhere = [f"{part}.{name}" for part, table in config.items() if _has(table, name)]
     except (AttributeError, TypeError, HydraException, OmegaConfBaseException):
         return readable(error)
     of = f"{section} ({config.method._target_.rpartition('.')[2].lower()})" if section == "method" else section
-    return f"{key}: no such setting.{suggestion(key, allowed)} {of or 'The configuration'} has {', '.join(allowed)}"
+    hint = suggestion(key, allowed, elsewhere)
+    return f"{key}: no such setting.{hint} {of or 'The configuration'} has {', '.join(allowed)}"
+
+
+def _of_list(error: Exception, overrides: tuple[str, ...], compose: Callable[[tuple[str, ...]], Any]) -> str:
+    """Return the message for a setting of an entry that its list does not have; "" for another error."""
+    if not re.search("list index out of range|invalid literal for int|ListConfig indices", str(error)):
+        return ""
+    keys = {word: word.partition("=")[0].lstrip("+~") for word in overrides}
+    for word, key in keys.items():
+        above = key.rpartition(".")[0]
+        try:
+            config = compose(tuple(other for other in overrides if keys[other] != key)) if above else None
+        except (ValueError, HydraException, OmegaConfBaseException):
+            continue
+        while config is not None and above:
+            entries = OmegaConf.select(config, above)
+            if isinstance(entries, ListConfig):
+                there = " to ".join(f"{above}.{at}" for at in sorted({0, len(entries) - 1})) if entries else "none"
+                whole = f"give it whole: {above}=[{{...}}]"
+                return f"{word}: no such entry of the list {above}, which has {there} here; {whole}"
+            above = above.rpartition(".")[0]
+    return ""
+
+
+def _has(table: Any, name: str) -> bool:
+    return isinstance(table, DictConfig) and name in table
+
+
+def _of_launcher(name: str, overrides: tuple[str, ...]) -> str:
+    """Return the message for a setting that the chosen launcher lacks, or for a launcher that was not chosen."""
+    chosen = next((w.partition("=")[2] for w in reversed(overrides) if w.startswith("hydra/launcher=")), "basic")
+    settings = {
+        file.stem: sorted(yaml.safe_load(file.read_text(encoding="utf-8")).keys() - {"_target_", "defaults"})
+        for file in sorted((conf_dir() / "hydra" / "launcher").glob("*.yaml"))
+    }
+    key, launcher = f"hydra.launcher.{name}", f"hydra/launcher={chosen}"
+    if not settings.get(chosen):
+        having = [f"hydra/launcher={other}" for other, names in settings.items() if name.partition(".")[0] in names]
+        way = f"; {' or '.join(having)} has it, and has to be asked for" if having else ""
+        return f"{key}: no such setting, since runs are made one after another ({launcher}){way}"
+    more = "; any other option of sbatch is hydra.launcher.options.<name>" if "options" in settings[chosen] else ""
+    allowed = settings[chosen]
+    return f"{key}: no such setting.{suggestion(key, allowed)} {launcher} has {', '.join(allowed)}{more}"
 
 
 def _options(group: str) -> list[str]:
@@ -287,7 +334,10 @@ def _checked_plain(name: str, value: Any) -> Any:
     try:
         return base.parsed(annotation, value)
     except ValidationError as error:
-        raise ValueError(f"{name}={json.dumps(value)}: {lower(error.errors()[0]['msg'])}") from error
+        first = error.errors()[0]
+        if first["type"] == "tuple_type":
+            raise ValueError(not_a_list(name, value)) from error
+        raise ValueError(f"{name}={json.dumps(value)}: {lower(first['msg'])}") from error
 
 
 def _seed(value: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from harness.methods.targets import PRESETS
+from harness.sources.packages import conf_dir
 
 # settings that had another name in an earlier version: an old name is answered with the new one
 RENAMED = {
@@ -33,19 +34,70 @@ RENAMED = {
     "retries": "max_retries",
 }
 
+# the names that Trainer, TRL, PEFT and their like have for a setting: what an unknown name was probably meant to be
+FOREIGN = {
+    "learning_rate": "method.lr",
+    "num_train_epochs": "train.epochs",
+    "num_epochs": "train.epochs",
+    "per_device_train_batch_size": "train.micro_batch_size",
+    "train_batch_size": "train.global_batch_size",
+    "batch_size": "train.global_batch_size",
+    "gradient_accumulation_steps": "train.global_batch_size",  # train.micro_batch_size x accumulated steps x processes
+    "per_device_eval_batch_size": "eval.batch_size",
+    "max_seq_length": "train.max_length",
+    "max_seq_len": "train.max_length",
+    "model_max_length": "train.max_length",
+    "warmup_ratio": "train.warmup_steps",
+    "bf16": "train.precision",
+    "fp16": "train.precision",
+    "mixed_precision": "train.precision",
+    "eval_steps": "train.eval_every",
+    "save_steps": "train.checkpoint_seconds",
+    "early_stopping_patience": "train.patience",
+    "completion_only_loss": "train.loss_on",
+    "assistant_only_loss": "train.loss_on",
+    "full_determinism": "train.deterministic",
+    "attn_implementation": "train.kernels.attention",
+    "use_liger_kernel": "train.kernels.liger",
+    "torch_compile": "train.kernels.compile",
+    "tf32": "train.kernels.tf32",
+    "fsdp": "launch.sharding",
+    "deepspeed": "launch.sharding",
+    "nproc_per_node": "launch.num_processes",
+    "lora_r": "method.r",
+    "lora_rank": "method.r",
+    "rank": "method.r",
+    "alpha": "method.lora_alpha",
+    "dropout": "method.lora_dropout",
+    "target_modules": "target",
+    "report_to": "tracking",
+    "output_dir": "runs_dir",
+    "data_seed": "seed",
+    "model_name_or_path": "model.hub_id",
+    "model_name": "model.hub_id",
+    "use_dora": "method=dora",
+    "load_in_4bit": "method=qlora",
+    "load_in_8bit": "method=qlora method.quantization=int8",
+}
 
-def suggestion(key: str, allowed: Iterable[str]) -> str:
-    """Return the question after the allowed setting that an unknown key was probably meant to be; "" if none is near.
+_ALMOST_EQUAL = 0.85  # similarity from which a name of the same section goes before any other
+
+
+def suggestion(key: str, allowed: Iterable[str], elsewhere: Iterable[str] = ()) -> str:
+    """Return the question after the setting that an unknown key was probably meant to be; "" if none is near.
 
     Args:
         key: the whole name of the unknown setting, such as `train.warmup`.
         allowed: the names that its section has.
+        elsewhere: the settings of other sections that are called like it, such as `eval.limit` for `train.limit`.
     """
     name = key.rpartition(".")[2]
     names = list(allowed)
     current = RENAMED.get(key, "").rpartition(".")[2]
-    near = [current] if current in names else difflib.get_close_matches(name, names, n=1)
-    return f" Did you mean {near[0]}?" if near else ""
+    meant = [current] if current in names else difflib.get_close_matches(name, names, n=1, cutoff=_ALMOST_EQUAL)
+    meant = meant or ([FOREIGN[name]] if name in FOREIGN else list(elsewhere))
+    meant = meant or difflib.get_close_matches(name, names, n=1)
+    return f" Did you mean {' or '.join(meant)}?" if meant else ""
 
 
 def check_finite(value: Any, name: str) -> None:
@@ -81,9 +133,18 @@ def explained(error: ValidationError, values: Any, section: str, allowed: list[s
         presets = ", ".join(PRESETS)
         return f"target={json.dumps(value)}: must be one of {presets}, a list of module names, or 're:<expression>'"
     if first["type"] in ("tuple_type", "list_type"):
-        text = "" if value is None else value
-        return f"{name}={json.dumps(value)}: must be a list, as in {name}=[{text}]"
+        return not_a_list(name, value)
+    if first["type"] == "dataclass_type":
+        group = name.replace(".", "/")
+        options = ", ".join(sorted(file.stem for file in (conf_dir() / group).glob("*.yaml")))
+        what = f"a group; write {group}=<one of {options}>" if options else f"a table; set {name}.<name>=..."
+        return f"{name}={json.dumps(value)}: {name} is {what}"
     return f"{name}={json.dumps(value)}: {lower(first['msg'])}"
+
+
+def not_a_list(name: str, value: Any) -> str:
+    """Return the message for a value where a list is needed."""
+    return f"{name}={json.dumps(value)}: must be a list, as in {name}=[{'' if value is None else value}]"
 
 
 def lower(text: str) -> str:

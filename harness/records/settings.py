@@ -207,14 +207,16 @@ class TrainSpec(Strict):
                 f"train.patience={self.patience} needs validations to be patient about: set train.eval_every"
             )
         if (self.max_steps is None) == (self.epochs is None):
+            given = ["null" if value is None else value for value in (self.max_steps, self.epochs)]
             raise ValueError(
-                f"train.max_steps={self.max_steps} and train.epochs={self.epochs}: give exactly one of the two, "
-                "the other null"
+                f"train.max_steps={given[0]} and train.epochs={given[1]}: give exactly one of the two, the other null"
             )
         if self.global_batch_size % self.micro_batch_size:
+            rows = next(n for n in range(self.micro_batch_size, 0, -1) if self.global_batch_size % n == 0)
             raise ValueError(
                 f"train.global_batch_size={self.global_batch_size} is not a multiple of "
-                f"train.micro_batch_size={self.micro_batch_size}: the optimizer would see another batch than asked for"
+                f"train.micro_batch_size={self.micro_batch_size}: the optimizer would see another batch than asked "
+                f"for; choose train.micro_batch_size={rows}"
             )
 
     def _check_warmup(self) -> None:
