@@ -287,6 +287,23 @@ def test_the_names_of_other_libraries_are_answered_with_the_settings_here(compos
             assert OmegaConf.select(composed, meant, default="nothing") != "nothing"
 
 
+def test_a_list_of_options_is_refused_in_every_group(refuse):
+    groups = {path.parent.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml")} - {".", "hydra/launcher"}
+    groups |= {"sweep"}  # a link
+    assert len(groups) == 9
+    for group in sorted(groups):
+        first, second = sorted(path.stem for path in (CONF / group).glob("*.yaml"))[:2]
+        message = refuse(f"{group}=[{first},{second}]")
+        assert f"{group}=[{first},{second}]: one {group} at a time" in message
+        assert message.endswith(f"leave the brackets out: {group}={first},{second}")
+
+
+def test_a_list_of_options_in_a_file_is_refused():
+    assert len(expand([{"method": ["lora", "dora"], "eval.tasks": [["arc_easy", "piqa"]]}], [])) == 2
+    with pytest.raises(ValueError, match=r"one method at a time, .*: method=lora,dora"):
+        expand([{"method": [["lora", "dora"]]}], [])
+
+
 @pytest.mark.parametrize("words", FROM_THE_CONFIGURATION)
 def test_what_the_configuration_shows_is_said_at_once(refuse, words):
     message = refuse(*split(words))

@@ -14,6 +14,8 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
+from harness.sources.packages import conf_dir
+
 Cell = tuple[str, ...]
 # settings on which the untouched model does not depend: it is neither trained nor adapted
 _NOT_OF_BASE = ("method", "target", "lr_scale", "seed")
@@ -28,7 +30,8 @@ def expand(grids: Sequence[dict[str, Any]], arguments: Sequence[str]) -> list[Ce
 
     Raises:
         HydraException: an argument is no override.
-        ValueError: several sweeps are requested at once, or a text has white space around it that Hydra leaves out.
+        ValueError: several sweeps are requested at once, a text has white space around it that Hydra leaves out, or a
+            list of options stands where one is chosen.
     """
     overrides = OverridesParser.create().parse_overrides(list(arguments))
     for override in overrides:
@@ -37,9 +40,11 @@ def expand(grids: Sequence[dict[str, Any]], arguments: Sequence[str]) -> list[Ce
     from_line = [_choices(override) for override in overrides]
     if sum(override.get_key_element() == "sweep" and override.is_sweep_override() for override in overrides):
         raise ValueError("sweep: one sweep at a time; a file in sweeps/ may hold several grids")
+    _check_options(from_line)
     cells: list[Cell] = []
     for grid in grids or [{}]:
         from_file = [_alternatives(key, values) for key, values in grid.items() if key not in given]
+        _check_options(from_file)
         cells += itertools.product(*from_line, *from_file)
     return list(dict.fromkeys(cells))
 
@@ -58,6 +63,21 @@ def _check_space(override: Override) -> None:
             f"{key}={given!r}: the white space around it is left out unless the text is quoted once more, as in "
             f'"{key}={given!r}"; leave it out, or quote the text'
         )
+
+
+def _check_options(alternatives: Iterable[Sequence[str]]) -> None:
+    """Refuse a list of a group's options, of which Hydra would make one that is none of them: `method=[lora,dora]`."""
+    for word in itertools.chain.from_iterable(alternatives):
+        group, _, options = word.partition("=")
+        if not options.startswith("[") or group.startswith("hydra/") or not (conf_dir() / group).is_dir():
+            continue
+        [override] = OverridesParser.create().parse_overrides([word])
+        names = override.value()
+        if len(names) > 1:
+            raise ValueError(
+                f"{word}: one {group} at a time, since a list would mix the settings of all; to run each of them, "
+                f"leave the brackets out: {group}={','.join(map(str, names))}"
+            )
 
 
 def _choices(override: Override) -> list[str]:
