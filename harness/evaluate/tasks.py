@@ -88,13 +88,13 @@ def check(
             ) from error
 
 
-def check_name(name: str, include: str | None) -> None:
-    """Check a key of `eval.task_limits`.
+def check_name(name: str, setting: str, include: str | None) -> None:
+    """Check a task that a setting names beside `eval.tasks`, such as a key of `eval.task_limits`.
 
     Raises:
         ValueError: there is no such task.
     """
-    task_index.manager(name, include, "eval.task_limits")
+    task_index.manager(name, include, setting)
 
 
 class _AllowedTasks(TaskFactory):  # type: ignore[misc]

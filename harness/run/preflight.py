@@ -137,6 +137,10 @@ def _checks(experiment: Experiment, emit: Emit) -> list[tuple[Any, Callable[[], 
         (check_id(experiment), look_at_data),
         ((experiment.data, wanted_tokens(experiment), at_any_rate), look_at_rows),
     ]
+    for name in spec.retention:
+        if spec.tasks and name not in spec.tasks:  # else `_task_checks` reads it
+            key = (name, "eval.retention", spec.include_path)
+            looks.append((key, partial(tasks.check_name, *key)))
     return looks + (_task_checks(experiment, emit) if spec.test == "always" else [])
 
 
@@ -166,7 +170,8 @@ def _task_checks(experiment: Experiment, emit: Emit) -> list[tuple[Any, Callable
         (("chat template", spec.chat_template, experiment.model), chat_template),
     ]
     for name in spec.task_limits:
-        looks.append((("limit", name, spec.include_path), partial(tasks.check_name, name, spec.include_path)))
+        key = (name, "eval.task_limits", spec.include_path)
+        looks.append((key, partial(tasks.check_name, *key)))
     wanted = [(task, *where, spec.num_fewshot) for task in spec.tasks]
     return looks + [(key, partial(tasks.check, *key)) for key in wanted]
 
