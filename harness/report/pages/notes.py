@@ -161,12 +161,8 @@ def sources(loaded: Loaded, part: str) -> list[str]:
         config = row.record.config.get(part) if row.record else None
         if not row.record or not isinstance(config, Mapping) or (part == "data" and row.is_base):
             continue
-        keys = ("source", "package", "hub_id", "revision", "content")
-        facts = [
-            f"{names.provenance(key).display} {printable(str(config[key]))}"
-            for key in keys
-            if config.get(key) is not None
-        ]
+        origin = names.origin(config).items()
+        facts = [f"{names.provenance(key).display} {printable(str(value))}" for key, value in origin]
         for rows in config.get("train") or ():  # the named sets that the training rows come from
             if isinstance(rows, Mapping):
                 of_rows = (str(rows[key]) for key in ("dataset", "subset", "split", "file") if rows.get(key))

@@ -104,14 +104,15 @@ def _model(row: Row) -> dict[str, Any]:
     assert row.record is not None, "a row with scores has a record"
     record = row.record
     config: Mapping[str, Any] = record.config.get("model") or {}
-    base = str(config.get("hub_id") or (record.recipe.get("model") or {}).get("name") or UNKNOWN)
+    origin = names.origin(config)
+    base = str(origin.get("hub_id") or (record.recipe.get("model") or {}).get("name") or UNKNOWN)
     is_open = config.get("source") in ("hub", "package")
     settings = flatten({part: record.recipe.get(part) or {} for part in ("method", "train")})
     details = {
         "deployment_type": "self_deployed",
         "model_availability": "open_weights" if is_open else UNKNOWN,
         "base_model": base,
-        "base_revision": str(config.get("revision") or UNKNOWN),
+        "base_revision": str(origin.get("revision") or UNKNOWN),
         "recipe_id": record.recipe_id,
         "seed": str(record.seed),
         "trained_elsewhere": str(row.trained_elsewhere).lower(),
