@@ -74,6 +74,22 @@ def test_the_folklore_has_ten_methods_and_five_rates_each():
     assert len(set(question.stages.final.seeds)) >= 5
 
 
+@pytest.mark.parametrize(("name", "within"), [("folklore", 0.003), ("target_modules", 0.025)])
+def test_grids_that_tell_place_from_number_train_equal_numbers_of_parameters(name, within):
+    from harness.config.compose import experiments
+    from harness.plan import count
+
+    question = read(yaml.safe_load(next(path for path in SWEEPS if path.stem == name).read_text()))
+    everywhere = next(grid for grid in question.cells if "all_linear" in _listed(grid.get("target")))
+    [fewer] = [grid for grid in question.cells if grid.get("target") == "attention_qv"]
+    for method in _listed(fewer["method"]):
+        rank = _listed(everywhere["method.r"])[0]
+        words = [f"method.r={rank}", "target=all_linear"], [f"method.r={fewer['method.r']}", "target=attention_qv"]
+        asked = [experiments([f"method={method}", *these])[0][1] for these in words]
+        usual, other = (table["trainable_parameters"] for table in count.cells(asked, lambda event: None))
+        assert other == pytest.approx(usual, rel=within)
+
+
 def _listed(value):
     return value if isinstance(value, list) else [value]
 
