@@ -49,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     listing = words[:1] == ["targets"]
     try:
         if words == ["literature"]:
+            if given.json or given.counts:
+                raise ValueError("literature: the page is Markdown alone; leave out --json and --counts")
             echo(_literature().removesuffix("\n"))
             return 0
         rows = _layers(words[1:]) if listing else _cells(words, given.counts)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from harness.config import config
 from harness.config.compose import Composer
@@ -225,6 +226,15 @@ print("loaded", [name for name in {HEAVY!r} if name in sys.modules])
 """
     )
     assert out.splitlines()[-2:] == [f"code {code}", "loaded []"]
+
+
+def test_help_lists_every_launcher():
+    """Hydra leaves its own groups out of the list of an application's."""
+    template = yaml.safe_load((CONF / "config.yaml").read_text())["hydra"]["help"]["template"]
+    [line] = [line for line in template.splitlines() if line.startswith("hydra/launcher: ")]
+    named = line.removeprefix("hydra/launcher: ").partition(";")[0].split(", ")
+    assert named == options("hydra/launcher")
+    assert len(named) == 3
 
 
 def test_no_method_loads_a_library_when_it_is_composed():

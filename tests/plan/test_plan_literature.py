@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+import pytest
+
 from harness.config import config
 from harness.plan import literature
+from harness.plan.__main__ import main
 
 PAGE = Path(__file__).parents[2] / "reports" / "plan" / "README.md"
 
@@ -37,3 +40,9 @@ def test_the_committed_page_is_of_these_rows():
         predicted = float(line.split("**")[1])
         published = float(row.figure.split()[-1])
         assert 0.5 < predicted / published < 1.3, "the same order, and the page says what the rest is"
+
+
+@pytest.mark.parametrize("option", ["--json", "--counts"])
+def test_options_that_the_page_would_ignore_are_refused(option, capsys):
+    assert main(["literature", option]) == 2
+    assert "literature: the page is Markdown alone; leave out --json and --counts" in capsys.readouterr().err
