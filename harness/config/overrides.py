@@ -74,9 +74,10 @@ def _check_options(alternatives: Iterable[Sequence[str]]) -> None:
         [override] = OverridesParser.create().parse_overrides([word])
         names = override.value()
         if len(names) > 1:
+            apart = f"leave the brackets out: {group}={','.join(map(str, names))}"
+            way = "give a command for each" if group == "sweep" else apart
             raise ValueError(
-                f"{word}: one {group} at a time, since a list would mix the settings of all; to run each of them, "
-                f"leave the brackets out: {group}={','.join(map(str, names))}"
+                f"{word}: one {group} at a time, since a list would mix the settings of all; to run each of them, {way}"
             )
 
 
