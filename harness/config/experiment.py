@@ -264,4 +264,4 @@ def check_id(experiment: Experiment) -> str:
     content += [part for part in (spec.include_content, *sorted(spec.rows_content.items())) if part is not None]
     train = [experiment.train.max_length, experiment.train.loss_on]
     model = [experiment.model.name, experiment.model.content, experiment.model.license]
-    return digest([8, data.name, data.license, data_identity(data), policies, topics, model, train, content])
+    return digest([9, data.name, data.license, data_identity(data), policies, topics, model, train, content])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+from types import SimpleNamespace
 
 import cmarkgfm
 import pytest
@@ -9,7 +10,7 @@ from cmarkgfm.cmark import Options
 from rich.console import Console
 
 from harness.records import data_check, record
-from harness.report.pages import data_card
+from harness.report.pages import data_card, setup
 
 HOSTILE = (
     "` <img src=x onerror=alert(1)> [a](http://evil.example) | x | ``code`` www.evil.example me@evil.example\n# heading"
@@ -77,3 +78,22 @@ def test_bins_of_lengths_do_not_overlap():
                                  rows_over=0, tokens_over=0, bins=bins)  # fmt: skip
     ends = [line.split(" \u2588")[0] for line in data_card.histogram(lengths).splitlines()]
     assert ends == ["16 - 24", "25 - 32", "33 - 40"]
+
+
+@pytest.mark.parametrize(
+    ("found", "looked_at", "sentence"),
+    [
+        (0, 900, None),
+        (1, 900, "Of 900 training and validation rows, 1 is a near duplicate of another (Jaccard"),
+        (12, 900, "Of 900 training and validation rows, 12 are near duplicates of another (Jaccard"),
+        (12, 800, "Of a sample of 800 training and validation rows, 12 are near duplicates of another (Jaccard"),
+    ],
+)
+def test_the_page_says_among_which_rows_near_duplicates_were_counted(check, found, looked_at, sentence):
+    near = data_check.Near(
+        threshold=0.8, rows_looked_at=looked_at, rows=900, found=found, across_validation=0, examples=()
+    )
+    comparison = SimpleNamespace(records=[])
+    said = [str(part) for part in setup._overlaps(comparison, dataclasses.replace(check, near=near))]
+    told = [part for part in said if "near duplicate" in part]
+    assert (len(told), all(sentence in part for part in told)) == (sentence is not None, True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.records.attempts import DataCounts
-from harness.records.data_check import DataCheck
+from harness.records.data_check import DataCheck, Near
 from harness.records.record import RunRecord
 from harness.report import names
 from harness.report.analysis.comparison import Comparison
@@ -234,11 +234,17 @@ def _overlaps(comparison: Comparison, check: DataCheck) -> list[Part]:
     if unsearched:
         parts.append(f" Not searched: {several(unsearched, 12)}.")
     if check.near.found:
-        parts.append(
-            f" {check.near.found:,} training rows are near duplicates of another (Jaccard similarity of word triples "
-            f"from {check.near.threshold:g} on)."
-        )
+        parts.append(_near_duplicates(check.near))
     return parts
+
+
+def _near_duplicates(near: Near) -> str:
+    sampled = near.rows_looked_at < near.rows
+    rows = f"{'a sample of ' if sampled else ''}{near.rows_looked_at:,} training and validation rows"
+    return (
+        f" Of {rows}, {near.found:,} {'is a near duplicate' if near.found == 1 else 'are near duplicates'} of another "
+        f"(Jaccard similarity of word triples from {near.threshold:g} on)."
+    )
 
 
 def _prompts(comparison: Comparison) -> Section:

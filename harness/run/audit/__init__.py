@@ -199,7 +199,7 @@ def _all(prepared: Prepared) -> Iterable[Example]:
 
 def _near(prepared: Prepared) -> Near:
     """Return near duplicates among the first rows in content order, which are a random sample."""
-    near = NearDuplicates()
+    near = NearDuplicates(MOST_LOOKED_AT)
     held: set[str] = set()
     near_rows = across = 0
     examples: list[str] = []
