@@ -45,10 +45,14 @@ def short(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()[:16]
 
 
+def asked(example: Example, by: Literal["prompt", "row"]) -> str:
+    """Return the text by which rows are told apart and divided: the prompt's key, or the whole row's."""
+    return key(example) if by == "prompt" else canonical([key(example), normalize(example.completion)])
+
+
 def fraction(example: Example, by: Literal["prompt", "row"]) -> float:
     """Return a number in [0, 1) that depends on the prompt alone, or on the whole row."""
-    text = key(example) if by == "prompt" else canonical([key(example), normalize(example.completion)])
-    return int(hashlib.sha256(text.encode()).hexdigest()[:13], 16) / 16**13
+    return int(hashlib.sha256(asked(example, by).encode()).hexdigest()[:13], 16) / 16**13
 
 
 def content(parts: Iterable[Examples]) -> str:

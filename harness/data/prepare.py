@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.data import chat
 from harness.data.columns import with_test_file
-from harness.data.duplicates import content, fraction, key, normalize, order, short
+from harness.data.duplicates import asked, content, fraction, key, normalize, order, short
 from harness.data.files import RowError
 from harness.data.format import Example, Reading, Renderer, place, recognized
 from harness.data.near_duplicates import NearDuplicates
@@ -50,9 +50,9 @@ def prepare(
 ) -> Prepared:
     """Read, format, deduplicate, decontaminate, split and mix.
 
-    A training row goes if an equal one was there before, or if its prompt occurs in a test set; case and white space
-    do not tell prompts apart. Which side a row is on and the order of the rows depend on their content alone, and
-    equal prompts are on the same side.
+    A training row goes if an equal one was there before, or if its prompt occurs in a test set (with `split_by=row` its
+    prompt and answer together); case and white space do not tell prompts apart. Which side a row is on and the order of
+    the rows depend on their content alone, and equal prompts are on the same side.
 
     Args:
         spec: which rows, and what becomes of those that are found wrong.
@@ -127,8 +127,12 @@ class _Preparing:
         test = Collector(self.scratch)
         for example in self._examples(self.spec.test):
             test.add(example)
-            self.forbidden.add(short(key(example)))
+            self.forbidden.add(self._asked(example))
         return test
+
+    def _asked(self, example: Example) -> bytes:
+        """Return what tells held-out rows from training rows: the prompt, or with its answer if all share one."""
+        return short(asked(example, self.spec.split_by))
 
     def _examples(self, parts: Iterable[RowsSpec]) -> Iterator[Example]:
         """Yield rows as examples. An unusable row is noted, and is an error if the configuration says so."""
@@ -214,8 +218,9 @@ class _Preparing:
                     continue
             last, first_place = digest, example.place if digest != last else first_place
             prompt = short(key(example))
-            if prompt in self.forbidden:
-                self._note("in_test", f"{example.place}: its prompt is in a test set", spec.on_test_overlap)
+            if self._asked(example) in self.forbidden:
+                what = "prompt is" if spec.split_by == "prompt" else "prompt and answer are"
+                self._note("in_test", f"{example.place}: its {what} in a test set", spec.on_test_overlap)
                 self.removed["in_test"] += 1
                 continue
             if prompt in contradictory:

@@ -108,7 +108,7 @@ class DataSpec(Strict):
     on_duplicate: Literal["drop", "keep", "error"] = "drop"  # a training row equal to one before
     on_near_duplicate: Literal["drop", "keep", "error"] = "keep"
     on_contradiction: Literal["drop", "keep", "error"] = "keep"  # one prompt with several answers
-    on_test_overlap: Literal["drop", "error"] = "drop"  # a training row whose prompt is in a test set
+    on_test_overlap: Literal["drop", "error"] = "drop"  # a training row that `split_by` finds in a test set
     on_contamination: Literal["keep", "error"] = "keep"  # a training row that shares an n-gram with an evaluation item
     on_malformed: Literal["drop", "error"] = "error"
     on_empty: Literal["drop", "error"] = "error"

@@ -148,3 +148,33 @@ def test_the_rows_of_each_split_of_a_folder_are_counted_apart(tmp_path):
     twice = dataclasses.replace(train, prompt="Once more: {{prompt}}")
     both = prepare(dataclasses.replace(file_data("none"), train=(train, twice)))
     assert both.sources == ((f"{tmp_path} train", 200, len(both.train)),)
+
+
+HELD_OUT = [
+    (" write.", "Haiku 3", True),
+    ("Write.", "haiku  3", True),
+    ("Write.", "Other", False),
+    ("Sing.", "Haiku 3", False),
+]
+
+
+@pytest.mark.parametrize(("prompt", "answer", "is_the_row"), HELD_OUT)
+@pytest.mark.parametrize("split_by", ["prompt", "row"])
+def test_rows_are_told_from_held_out_ones_as_they_are_divided(tmp_path, split_by, prompt, answer, is_the_row):
+    """One prompt for all rows must not forbid all of them; a row that is held out itself is left out either way."""
+    train, test = tmp_path / "train.jsonl", tmp_path / "test.jsonl"
+    rows = [{"prompt": "Write.", "completion": f"Haiku {number}"} for number in range(40)]
+    others = [{"prompt": f"Prompt {number}", "completion": "yes"} for number in range(40)]
+    train.write_text("".join(json.dumps(row) + "\n" for row in [*rows, *others]))
+    test.write_text(json.dumps({"prompt": prompt, "completion": answer}) + "\n")
+    found = prepare(
+        DataSpec(
+            name="f", source="package", train=(RowsSpec(file=str(train)),), validation_fraction=0.2,
+            test_file=str(test), split_by=split_by,
+        )
+    )  # fmt: skip
+    removed = 40 if split_by == "prompt" and prompt.strip() != "Sing." else int(is_the_row and split_by == "row")
+    assert found.removed.get("in_test", 0) == removed
+    assert len(found.train) + len(found.validation) == 80 - removed
+    what = "prompt is" if split_by == "prompt" else "prompt and answer are"
+    assert all(f"its {what} in a test set" in line for line in found.problems.get("in_test", ()))

@@ -218,7 +218,8 @@ def _overlaps(comparison: Comparison, check: DataCheck) -> list[Part]:
     ]
     config = next((record.config.get("data") or {} for record in comparison.records if record.method != names.BASE), {})
     policy = {"keep": "These rows were kept and counted.", "error": "A run with such rows would have been refused."}
-    parts: list[Part] = [" Training rows whose prompt occurs in a held-out set are removed."]
+    occurs = "prompt and answer occur" if config.get("split_by") == "row" else "prompt occurs"
+    parts: list[Part] = [f" Training rows whose {occurs} in a held-out set are removed."]
     if searched:
         parts.append(
             f" We searched the training rows for runs of {check.ngram} words that they share with the items of "
