@@ -118,18 +118,19 @@ def _opened(path: Path) -> IO[bytes]:
 def _object(line: bytes, where: str) -> Row | RowError:
     try:
         row = _DECODER.decode(line.decode("utf-8"))
-        if b"\\ud" in line or b"\\uD" in line:  # an unpaired surrogate escape is valid JSON and still no text
-            json.dumps(row, ensure_ascii=False).encode("utf-8")
     except UnicodeDecodeError as error:
         return RowError("not_utf8", f"{where}: not UTF-8 (byte {error.start + 1} of the line); save it as UTF-8")
-    except UnicodeEncodeError:
-        return RowError("not_utf8", f"{where}: an unpaired surrogate escape is not text; correct the line")
     except (ValueError, RecursionError) as error:
         return RowError("malformed", f"{where}: not JSON ({error}); it needs one JSON object per line")
-    return _checked_object(row, where)
+    return _checked_object(row, where, has_surrogates=b"\\ud" in line or b"\\uD" in line)
 
 
-def _checked_object(row: Any, where: str) -> Row | RowError:
+def _checked_object(row: Any, where: str, has_surrogates: bool) -> Row | RowError:
+    if has_surrogates:  # an unpaired surrogate escape is valid JSON and still no text
+        try:
+            json.dumps(row, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError:
+            return RowError("not_utf8", f"{where}: an unpaired surrogate escape is not text; correct it")
     if isinstance(row, dict):
         return row
     kind = type(row).__name__
@@ -174,7 +175,7 @@ def json_array(path: Path) -> Iterator[Found]:
     seen, place = 0, _skip(text, place + 1)
     while not text.startswith("]", place):
         line, seen = line + text.count("\n", seen, place), place
-        where = f"{path}:{line}"
+        where, begin = f"{path}:{line}", place
         try:
             row, place = _DECODER.raw_decode(text, place)
             place = _skip(text, place)
@@ -182,7 +183,8 @@ def json_array(path: Path) -> Iterator[Found]:
                 raise ValueError("a comma or ] is missing after this object")
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{where}: not JSON ({error}); correct the file from here on") from error
-        yield line, _checked_object(row, where)
+        has_surrogates = text.find("\\ud", begin, place) >= 0 or text.find("\\uD", begin, place) >= 0
+        yield line, _checked_object(row, where, has_surrogates)
         if text.startswith(",", place):
             place = _skip(text, place + 1)
     end = _skip(text, place + 1)

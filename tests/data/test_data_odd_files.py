@@ -171,3 +171,25 @@ def test_every_reader_gives_rows_or_one_error(tmp_path):
             except ValueError as error:
                 outcomes.append(path.name in str(error))
     assert outcomes == [True] * 84
+
+
+SURROGATES = [
+    (r"a\ud83d", False), (r"\uDE00a", False), (r"\ud83d\ud83d", False), (r"\ud83d\ude00", True),
+    (r"\uD83D\uDE00", True), (r"\\ud83d", True),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("where", ["value", "nested", "name"])
+@pytest.mark.parametrize(("text", "is_text"), SURROGATES)
+@pytest.mark.parametrize("suffix", ["jsonl", "json"])
+def test_half_a_sign_is_refused_in_its_row_and_whole_signs_are_read(tmp_path, suffix, text, is_text, where):
+    path = tmp_path / f"rows.{suffix}"
+    row = {"value": f'{{"p": "{text}"}}', "nested": f'{{"p": [{{"x": "{text}"}}]}}', "name": f'{{"{text}": 1}}'}[where]
+    good = '{"p": "a"}'
+    path.write_text(f"[{good},\n{row},\n{good}]" if suffix == "json" else f"{good}\n{row}\n{good}\n")
+    first, odd, last = rows_of(path)
+    assert (first, last) == ({"p": "a"}, {"p": "a"})
+    if is_text:
+        assert odd == json.loads(row)
+    else:
+        assert (odd.kind, str(odd)) == ("not_utf8", f"{path}:2: an unpaired surrogate escape is not text; correct it")
