@@ -15,6 +15,7 @@ import evaluate
 
 from harness.evaluate import generation, heldout
 from harness.evaluate.heldout import Row
+from harness.evaluate.seeding import seeded
 from harness.records.evaluation import Evaluation
 from harness.records.items import row_ids, text_hash
 from harness.records.record import Metric
@@ -46,10 +47,13 @@ def score(
 ) -> tuple[dict[str, Metric], dict[str, list[Any]]]:
     """Return the metrics, and one outcome per row with question, answer and target as texts.
 
-    The evaluation's `sampling` sets the decoding. Prompts of similar length are batched together.
+    The evaluation's `sampling` sets the decoding. Prompts of similar length are batched together. Where samples are
+    drawn, an evaluation that is made again draws the same.
     """
     prompts = [row["input_ids"][: row["completion_mask"].index(1)] for row in rows]
-    written, tokenizer = _written(writer, prompts, evaluation, progress), writer.tokenizer
+    with seeded():
+        written = _written(writer, prompts, evaluation, progress)
+    tokenizer = writer.tokenizer
     pairs = [heldout.texts(row, tokenizer, skip_special_tokens=True) for row in rows]
     texts = [writer.answer(output, repeated) for output, (repeated, _) in zip(written, pairs, strict=True)]
     references = [answer.strip() for _, answer in pairs]

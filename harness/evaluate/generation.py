@@ -54,7 +54,7 @@ def generate(
 ) -> list[Generated]:
     """Continue a batch of prompts, in the order given.
 
-    Samples are drawn from torch's global random state: seed it where sampling is to be repeated.
+    Samples are drawn from torch's global random state: where sampling is to be repeated, it is seeded around this.
 
     Args:
         model: a causal language model, or an adapter around one, in evaluation mode.

@@ -24,6 +24,7 @@ from lm_eval.tasks._yaml_loader import load_yaml
 from harness.data import rows
 from harness.evaluate import code_eval, lm_eval_models, task_index
 from harness.evaluate.precision import computing
+from harness.evaluate.seeding import seeded
 from harness.records import base, lm_eval_items
 from harness.records.evaluation import Evaluation
 from harness.records.items import text_hash
@@ -55,7 +56,7 @@ def load(
 
     manager, places = task_index.manager(name, include)
     index = manager.task_index
-    with met(name, places):
+    with met(name, places), seeded():
         built = _AllowedTasks(name, unsafe_code).build(index[name], overrides={"class": SourcedTask}, registry=index)
         loaded = dict(manager.load(built if isinstance(built, list) else [built]))
     allow(name, [leaf for leaf, task in loaded["tasks"].items() if task.config.unsafe_code], unsafe_code)
@@ -115,14 +116,20 @@ class _AllowedTasks(TaskFactory):  # type: ignore[misc]
 
 
 class OfficialTask(ConfigurableTask):  # type: ignore[misc]
-    """An official task whose rows need not come from the Hub. Prompt, metric and scoring are unchanged."""
+    """An official task whose rows need not come from the Hub. Prompt, metric and scoring are unchanged.
+
+    Its documents are made once, from fixed random states. lm-eval makes them whenever it needs them, also between the
+    questions and their scores, and a task that shuffles its choices (GPQA) would then be scored on another order than
+    it was asked in: it relies on a cache that `datasets` has only for rows that lie on the disk.
+    """
 
     rows_source: Source
     rows_folder: str | None
 
     def __init__(self, config: dict[str, Any]) -> None:
         config.pop("class", None)
-        self._as_it_says = self.rows_source == "hub" or config["dataset_path"] in DATA_FORMATS
+        self._made: dict[str, Any] = {}
+        self._as_it_says = self.rows_source == "hub" or config.get("dataset_path") in DATA_FORMATS
         if not self._as_it_says:
             available = rows.available_splits(
                 config["dataset_path"], config.get("dataset_name"), self.rows_source, self.rows_folder
@@ -141,9 +148,32 @@ class OfficialTask(ConfigurableTask):  # type: ignore[misc]
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **options: Any) -> None:
         """Read the rows, each split on first use."""
         if self._as_it_says:
-            super().download(dataset_kwargs, **options)
+            with seeded():  # its own function may make them up
+                super().download(dataset_kwargs, **options)
         else:
             self.dataset = _Splits(self.DATASET_PATH, self.DATASET_NAME, self.rows_source, self.rows_folder)
+
+    def training_docs(self) -> Any:
+        """Return the documents of the training split; None if the task has none."""
+        return self._once("training", super().training_docs)
+
+    def validation_docs(self) -> Any:
+        """Return the documents of the validation split; None if the task has none."""
+        return self._once("validation", super().validation_docs)
+
+    def test_docs(self) -> Any:
+        """Return the documents of the test split; None if the task has none."""
+        return self._once("test", super().test_docs)
+
+    def fewshot_docs(self) -> Any:
+        """Return the documents that few-shot examples are taken from; None if the task has none."""
+        return self._once("fewshot", super().fewshot_docs)
+
+    def _once(self, kind: str, make: Callable[[], Any]) -> Any:
+        if kind not in self._made:
+            with seeded():
+                self._made[kind] = make()
+        return self._made[kind]
 
 
 class _Splits(dict[str, datasets.Dataset]):
@@ -200,16 +230,17 @@ def score_on(backend: Any, task: dict[str, Any], evaluation: Evaluation) -> Scor
         if evaluation.num_fewshot is not None:
             leaf.set_config("num_fewshot", evaluation.num_fewshot)
         leaf.set_fewshot_seed(FEWSHOT_SEED)
-    result = evaluate(
-        backend,
-        task,
-        limit=evaluation.limit,
-        apply_chat_template=evaluation.chat_template,
-        fewshot_as_multiturn=evaluation.chat_template,  # as lm-eval's own command does
-        bootstrap_iters=1000,  # only for the few metrics that are not a plain mean
-        log_samples=True,
-        confirm_run_unsafe_code=True,  # `load` has seen to it
-    )
+    with seeded():  # prompts, sampled answers and their scores may be drawn too
+        result = evaluate(
+            backend,
+            task,
+            limit=evaluation.limit,
+            apply_chat_template=evaluation.chat_template,
+            fewshot_as_multiturn=evaluation.chat_template,  # as lm-eval's own command does
+            bootstrap_iters=1000,  # only for the few metrics that are not a plain mean
+            log_samples=True,
+            confirm_run_unsafe_code=True,  # `load` has seen to it
+        )
     columns = lm_eval_items.columns(result["samples"])
     facts = {**_facts(task, evaluation), **lm_eval_models.facts(backend)}
     guessed = lm_eval_items.chance([leaf.OUTPUT_TYPE for leaf in task["tasks"].values()], columns)
