@@ -44,6 +44,25 @@ def _refuse_tag(entry: Entry, setting: str) -> None:
         raise ValueError(f"{setting}={entry.name} is a tag, without a score of its own: name some of its tasks, {some}")
 
 
+def refuse_unscored(name: str, index: _Index, setting: str = "eval.tasks") -> None:
+    """Refuse a group to which lm-eval gives no score of its own, before thousands of items are asked for nothing.
+
+    Raises:
+        ValueError: it is one; names its tasks.
+    """
+    entry = index[name]
+    if entry.kind is not Kind.GROUP or entry.yaml_path is None:
+        return
+    config = load_yaml(entry.yaml_path, resolve_func=False)
+    if not config.get("aggregate_metric_list"):
+        members = dict.fromkeys(member for member in _members(config.get("task")) if member in index)
+        some = ", ".join(list(members)[:20])
+        raise ValueError(
+            f"{setting}={name} is a group without a score of its own (its file has no aggregate_metric_list): "
+            f"name some of its tasks, {some}"
+        )
+
+
 def _of(folder: Path) -> TaskManager:
     return TaskManager(include_defaults=False, include_path=str(folder))
 
@@ -87,6 +106,11 @@ def folder_of(name: str, setting: str) -> Path:
         version = importlib.metadata.version("lm_eval")
         raise ValueError(f"{setting}: lm-eval {version} has no task {name!r}.{_instead(name, folders)}")
     return _root() / folders[name]
+
+
+def is_official(entry: Entry) -> bool:
+    """Return whether a task's file is one of lm-eval's own."""
+    return entry.yaml_path is not None and entry.yaml_path.resolve().is_relative_to(_root().resolve())
 
 
 def _root() -> Path:

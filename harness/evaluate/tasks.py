@@ -18,7 +18,7 @@ import datasets
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.evaluator import evaluate
 from lm_eval.tasks._factory import TaskFactory
-from lm_eval.tasks._index import Entry
+from lm_eval.tasks._index import Entry, Kind
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from harness.data import rows
@@ -56,6 +56,7 @@ def load(
 
     manager, places = task_index.manager(name, include)
     index = manager.task_index
+    task_index.refuse_unscored(name, index)
     with met(name, places), seeded():
         built = _AllowedTasks(name, unsafe_code).build(index[name], overrides={"class": SourcedTask}, registry=index)
         loaded = dict(manager.load(built if isinstance(built, list) else [built]))
@@ -95,13 +96,17 @@ def check_name(name: str, setting: str, include: str | None) -> None:
     Raises:
         ValueError: there is no such task.
     """
-    task_index.manager(name, include, setting)
+    manager, _ = task_index.manager(name, include, setting)
+    task_index.refuse_unscored(name, manager.task_index, setting)
 
 
 class _AllowedTasks(TaskFactory):  # type: ignore[misc]
     """Factory that refuses tasks marked `unsafe_code` before the functions that their files name are imported.
 
     The functions of HumanEval and MBPP download a program from the Hub and let it run code on import.
+
+    lm-eval builds a task whose file names a class, or that is written out in its group, in ways of its own. Here the
+    former keeps its class, and the latter is built like any other.
     """
 
     def __init__(self, task: str, unsafe_code: bool) -> None:
@@ -109,10 +114,37 @@ class _AllowedTasks(TaskFactory):  # type: ignore[misc]
         self._task, self._unsafe_code = task, unsafe_code
 
     def _load_full_config(self, entry: Entry, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
-        if entry.yaml_path is not None and load_yaml(entry.yaml_path, resolve_func=False).get("unsafe_code"):
+        file = {} if entry.yaml_path is None else load_yaml(entry.yaml_path, resolve_func=False)
+        if file.get("unsafe_code"):
             allow(self._task, [entry.name], self._unsafe_code)
         config: dict[str, Any] = super()._load_full_config(entry, overrides)
+        if "class" in file:
+            self._check_class(entry, config["class"].rows_source)
+            config["class"] = load_yaml(entry.yaml_path)["class"]
         return config
+
+    def _check_class(self, entry: Entry, source: Source) -> None:
+        """Refuse another source for a task of lm-eval's that is a class, which reads its rows by itself."""
+        if source != "hub" and task_index.is_official(entry):
+            raise ValueError(
+                f"eval.tasks={self._task}: {entry.name} is a Python class that reads its rows from the Hub by itself: "
+                f"use eval.source=hub, not {source}"
+            )
+
+    def _build_group_members(
+        self, member_list: list[Any], group_name: str, overrides: dict[str, Any] | None, registry: dict[str, Entry]
+    ) -> Any:
+        members = []
+        for member in member_list:
+            name = member if isinstance(member, str) else member.get("task") if "group" not in member else None
+            if isinstance(member, dict) and name is not None and name not in registry:
+                name = f"{group_name}::{name}"  # lm-eval's name for it
+                registry[name] = Entry(name=name, kind=Kind.TASK, yaml_path=None, cfg={**member, "task": name})
+                member = name
+            if isinstance(member, str) and member not in registry:
+                raise ValueError(f"eval.tasks={self._task}: group {group_name} names {member!r}, which is no task")
+            members.append(member)
+        return super()._build_group_members(members, group_name, overrides, registry)
 
 
 class OfficialTask(ConfigurableTask):  # type: ignore[misc]
@@ -129,7 +161,8 @@ class OfficialTask(ConfigurableTask):  # type: ignore[misc]
     def __init__(self, config: dict[str, Any]) -> None:
         config.pop("class", None)
         self._made: dict[str, Any] = {}
-        self._as_it_says = self.rows_source == "hub" or config.get("dataset_path") in DATA_FORMATS
+        by_itself = config.get("custom_dataset") or config.get("dataset_path") in DATA_FORMATS
+        self._as_it_says = self.rows_source == "hub" or bool(by_itself)
         if not self._as_it_says:
             available = rows.available_splits(
                 config["dataset_path"], config.get("dataset_name"), self.rows_source, self.rows_folder

@@ -35,11 +35,11 @@ def metrics(result: dict[str, Any], task: str, guessed: float | None = None) -> 
     scores = result["results"].get(task) or result["groups"][task]
     better = result["higher_is_better"].get(task, {})
     named = {}
-    for key, value in scores.items():
+    for key, value in ((key, _plain(value)) for key, value in scores.items()):
         name, _, selection = key.partition(",")
         if not selection or name.endswith("_stderr") or not isinstance(value, int | float):
             continue
-        stderr = scores.get(f"{name}_stderr,{selection}")
+        stderr = _plain(scores.get(f"{name}_stderr,{selection}"))
         named[name if selection == "none" else key] = Metric(
             value=float(value),
             stderr=float(stderr) if isinstance(stderr, int | float) else None,
@@ -61,7 +61,7 @@ def columns(samples: dict[str, list[dict[str, Any]]]) -> dict[str, list[Any]]:
             if entry["filter"] != "none":
                 item["parsed"] = bool(item.get("parsed")) or any(map(_is_answer, entry["filtered_resps"]))
             for metric in entry["metrics"]:
-                value = entry[metric]
+                value = _plain(entry[metric])
                 if isinstance(value, int | float):
                     name = metric if entry["filter"] == "none" else f"{metric},{entry['filter']}"
                     item[f"metric/{name}"] = float(value)
@@ -97,9 +97,14 @@ def _item(leaf: str, entry: dict[str, Any]) -> dict[str, Any]:
         if item["target"].isdigit() and int(item["target"]) < len(choices) > 1:
             item["target_index"] = int(item["target"])
             item["target"] = choices[item["target_index"]]
-    else:
+    elif isinstance(entry["resps"][0][0], str):  # no answer is the likelihood of a whole text
         item["answer"] = entry["resps"][0][0]  # as generated, before a filter reads the answer out of it
     return item
+
+
+def _plain(value: Any) -> Any:
+    """Return a scalar of NumPy or torch, as a task's own functions may return it, as Python's own."""
+    return value.item() if getattr(value, "ndim", None) == 0 else value
 
 
 def _is_choice(target: Any, choices: Sequence[str]) -> bool:
