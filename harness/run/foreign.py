@@ -316,7 +316,7 @@ class Foreign(Adapted):
                 f"{self.name}: its {WEIGHTS} lacks {error.args[0]}, which its {CONFIG} names; save it again with "
                 "`save_pretrained`"
             ) from error
-        if self.settings.get("type") == "LORA":
+        if not adapted.active_peft_config.is_prompt_learning:  # PEFT refuses a prompt that is not whole
             _check_whole(adapted, folder, self.name)
         return adapted
 
@@ -328,11 +328,16 @@ def _check_whole(adapted: Any, folder: Path, name: str) -> None:
         ValueError: names the first tensors.
     """
     from peft import load_peft_weights, set_peft_model_state_dict
+    from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
 
     device = next(adapted.parameters()).device.type
     result = set_peft_model_state_dict(adapted, load_peft_weights(str(folder), device=device))
-    lacking = [key for key in result.missing_keys if ".lora_" in key]
-    for keys, text in ((lacking, "lacks tensors that"), (result.unexpected_keys, "holds tensors of other layers than")):
+    part, missing = f".{PEFT_TYPE_TO_PREFIX_MAPPING[adapted.active_peft_config.peft_type]}", {*result.missing_keys}
+    own = {key: id(tensor) for key, tensor in adapted.state_dict(keep_vars=True).items()}
+    there = {tensor for key, tensor in own.items() if key not in missing}  # layers of some types share a parameter
+    lacking = [key for key in missing if part in key and own.get(key) not in there and not _FROZEN.search(key)]
+    unknown = result.unexpected_keys
+    for keys, text in ((sorted(lacking), "lacks tensors that"), (unknown, "holds tensors of other layers than")):
         if keys:
             listed = ", ".join(keys[:3]) + (f" and {len(keys) - 3} others" if len(keys) > 3 else "")
             raise ValueError(

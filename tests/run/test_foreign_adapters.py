@@ -145,21 +145,55 @@ KINDS = {
 }
 
 
+def of_kind(kind, base, folder, **more):
+    """Save an adapter of a kind, and return its number of trained parameters."""
+    name, options = KINDS[kind]
+    targets = {} if "num_virtual_tokens" in options else {"target_modules": PROJECTIONS}
+    config = getattr(peft, name)(**{"task_type": "CAUSAL_LM", **targets, **options, **more})
+    adapted = get_peft_model(copy.deepcopy(base), config)
+    trained = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in trained:
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    adapted.save_pretrained(folder)
+    return adapted.eval()(IDS).logits, sum(parameter.numel() for parameter in trained)
+
+
 @pytest.mark.filterwarnings("ignore")  # each kind has warnings of its own
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_adapter_of_every_kind_is_what_it_says_it_is_and_counted(kind, base, tmp_path):
     """Projections that are drawn at random and places of weights lie beside what was trained."""
-    name, options = KINDS[kind]
-    targets = {} if "num_virtual_tokens" in options else {"target_modules": PROJECTIONS}
-    adapted = get_peft_model(
-        copy.deepcopy(base), getattr(peft, name)(**{"task_type": "CAUSAL_LM", **targets, **options})
-    )
-    trained = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
-    adapted.save_pretrained(tmp_path)
+    _, trained = of_kind(kind, base, tmp_path)
     adapter = foreign.read(tmp_path, "mine")
     assert adapter.kind == kind
     assert adapter.parameters == trained
     assert foreign.misfit(adapter, {name: _sizes(module) for name, module in base.named_modules()}, 32) == ""
+
+
+IN_LAYERS = [kind for kind, (_, options) in KINDS.items() if kind != "LORA" and "num_virtual_tokens" not in options]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", IN_LAYERS)
+def test_an_adapter_of_any_kind_is_attached_whole_or_refused(kind, base, tmp_path):
+    """PEFT attaches what is there, with a warning: the base would be scored in the place of the layer that lacks."""
+    assert len(IN_LAYERS) == 11
+    logits, _ = of_kind(kind, base, tmp_path)
+    assert torch.equal(restored(base, tmp_path), logits)
+    tensors = load_file(tmp_path / foreign.WEIGHTS)
+    part = {name: tensor for name, tensor in tensors.items() if "layers.1" not in name}
+    assert len(part) < len(tensors)
+    save_file(part, tmp_path / foreign.WEIGHTS)
+    with pytest.raises(ValueError, match=r"lacks tensors that .*layers\.1"):
+        restored(base, tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["VERA", "PVERA", "RANDLORA"])
+def test_projections_that_are_drawn_again_do_not_lack(kind, base, tmp_path):
+    logits, _ = of_kind(kind, base, tmp_path, save_projection=False)
+    assert torch.equal(restored(base, tmp_path), logits)
 
 
 @pytest.mark.parametrize(
