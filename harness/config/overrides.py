@@ -116,6 +116,11 @@ def _quoted(value: str) -> str:
     return "'" + re.sub(r"\\+$", lambda match: match[0] * 2, escaped) + "'"
 
 
+def verbatim(value: str) -> str:
+    """Return a text in Hydra's override grammar that stays what it is: no number, no list and no interpolation."""
+    return _quoted(re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + "\\${", value))
+
+
 def names(cells: Iterable[Cell]) -> list[str]:
     """Return cells as a person would type them."""
     return [" ".join(cell) or "(the defaults)" for cell in cells]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import re
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -27,11 +26,10 @@ from harness.records import record
 from harness.records.record import EvaluationRecord, Metric, RunRecord
 from harness.records.settings import EvalSpec
 from harness.records.untrusted import echo, printable
-from harness.run import adapters_asked, foreign, inputs, isolate, run
+from harness.run import adapters_asked, foreign, inputs, isolate, model_asked, run
 from harness.run import adopted as adopted_runs
 from harness.run.progress import board, ending
 from harness.sources import pickles
-from harness.sources.packages import conf_dir
 
 _EXAMPLES = """\
 MODEL_OR_RUN is one of
@@ -127,7 +125,7 @@ def _names_adapter(word: str) -> bool:
 def _adapter(word: str) -> foreign.Adapter | None:
     """Return the adapter that a word stands for; None for a run, a model, and what is neither."""
     is_model = (Path(word) / "config.json").is_file() and not foreign.is_adapter(Path(word))
-    is_other = is_model or (Path(word) / "record.json").is_file() or word in _models()
+    is_other = is_model or (Path(word) / "record.json").is_file() or word in model_asked.names()
     return None if is_other else adapters_asked.located(word)
 
 
@@ -149,7 +147,7 @@ def _adopted(
     bases: dict[tuple[str, ...], Experiment] = {}
     made = []
     for adapter in adapters:
-        model = tuple(adapters_asked.base_words(adapter, given.base, _model_words))
+        model = tuple(adapters_asked.base_words(adapter, given.base))
         if model not in bases:
             cell = ["method=base", *model, *_checked_words(words, given.tasks), f"runs_dir={given.runs_dir}"]
             [(_, composed)] = experiments(cell)
@@ -197,7 +195,7 @@ def found(name: str, tasks: str, words: Sequence[str], runs_dir: str) -> list[Ex
     inside = [str(path.parent) for path in sorted(folder.glob("*/adapter_config.json"))]
     if inside and not (folder / "config.json").is_file():  # PEFT saves an adapter with a name in a folder of this name
         raise ValueError(f"{name}: no adapter itself; give one of those in it: {', '.join(inside[:8])}")
-    model = _model_words(name)
+    model = model_asked.words(name)
     return [experiment for _, experiment in experiments(["method=base", *model, *words, f"runs_dir={runs_dir}"])]
 
 
@@ -220,30 +218,6 @@ def _checked_words(words: Sequence[str], tasks: str) -> list[str]:
             "text and generated answers give the run's own command again with such settings: it trains nothing anew"
         )
     return [*words, f"eval.tasks=[{tasks}]"]
-
-
-def _models() -> list[str]:
-    return sorted(file.stem for file in (conf_dir() / "model").glob("*.yaml"))
-
-
-def _model_words(name: str) -> list[str]:
-    models = _models()
-    if name in models:
-        return [f"model={name}"]
-    if (Path(name) / "config.json").is_file():
-        path = Path(name).resolve()
-        return ["model.source=path", f"model.path='{path}'", f"model.name={_plain(path.name)}", "model.license=null"]
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not Path(name).exists():
-        short = _plain(name.rpartition("/")[2].lower())
-        return ["model.source=hub", f"model.hub_id={name}", "model.revision=main", f"model.name={short}"]
-    raise ValueError(
-        f"{name}: no run (record.json), no model folder (config.json), no id on the Hub (owner/name) and not one of "
-        f"{', '.join(models)}"
-    )
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^\w.-]", "-", name)
 
 
 def _has_weights(folder: Path) -> bool:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness.config.experiment import Experiment, digest, evaluations
+from harness.config.overrides import verbatim
 from harness.records import record
 from harness.records.record import Cell, SweepRecord
-from harness.run import foreign, provenance
+from harness.run import foreign, model_asked, provenance
 from harness.run.foreign import Adapter
 from harness.sources import hub
 
 _HUB = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")
+_REVISION = re.compile(r"[\w./+-]+")
 
 
 def located(word: str) -> Adapter | None:
@@ -40,29 +42,34 @@ def located(word: str) -> Adapter | None:
     return foreign.read(folder, f"{repository}@{commit}", given or repository.rpartition("/")[2])
 
 
-def base_words(adapter: Adapter, given: str | None, words_of: Callable[[str], list[str]]) -> list[str]:
+def base_words(adapter: Adapter, given: str | None) -> list[str]:
     """Return the settings of an adapter's base: of the given one, else of the one that its configuration names.
 
     Args:
         adapter: the adapter.
         given: the base named on the command line; None: the adapter's own word counts.
-        words_of: turns a model's name, folder or Hub id into settings.
 
     Raises:
-        ValueError: it names none, or the one that it names is not here.
+        ValueError: it names none, the one that it names is not here, or the revision is no name of one.
     """
     name, revision = adapter.base
     if given is not None:
-        return words_of(given)
-    if name is None:
+        return model_asked.words(given)
+    if not isinstance(name, str):
         raise ValueError(f"{adapter.place}: its configuration names no base model; give it: --base MODEL")
     try:
-        words = words_of(name)
-    except ValueError as error:
-        raise ValueError(f"{adapter.place}: its base model {name} is not here; give it: --base MODEL") from error
-    if revision is not None:
-        words = [word for word in words if not word.startswith("model.revision=")] + [f"model.revision={revision}"]
-    return words
+        words = model_asked.words(name)
+    except (ValueError, OSError) as error:  # a name that the system takes for no path
+        raise ValueError(f"{adapter.place}: its base model {name[:200]} is not here; give it: --base MODEL") from error
+    if revision is None:
+        return words
+    if not isinstance(revision, str) or not _REVISION.fullmatch(revision):
+        raise ValueError(
+            f"{adapter.place}: its configuration names the revision {str(revision)[:200]!r} of {name}, which is no "
+            "branch, tag or commit; give the base: --base MODEL"
+        )
+    others = [word for word in words if not word.startswith("model.revision=")]
+    return [*others, f"model.revision={verbatim(revision)}"]
 
 
 def experiment_of(adapter: Adapter, base: Experiment) -> Experiment:
