@@ -35,6 +35,7 @@ _LONGEST_HEADER = 100 * 2**20
 _LONGEST_CONFIG = 10 * 2**20
 # a tensor's name -> the module that it changes, and the part of the adapter that it is
 _PLACED = re.compile(r"base_model\.model\.(?P<module>.+?)\.(?P<part>(?:lora_[AB]|ia3_l|vera_lambda_|hada_w|lokr_w).*)")
+_WHOLE = re.compile(r"base_model\.model\.(?P<module>.+?)(?:\.base_layer)?\.weight")  # saved whole
 # A part of a tensor's name -> the PEFT types that have such tensors
 _TELLTALES = {
     ".lora_A.": ("LORA", "ADALORA"),
@@ -253,6 +254,7 @@ def misfit(adapter: Adapter, layers: Mapping[str, tuple[int, int]], hidden_size:
     Args:
         adapter: the adapter.
         layers: the base's modules, each with the numbers of its inputs and outputs, or (0, 0) for one without a matrix.
+            Embeddings have an output for each token, as the head has.
         hidden_size: of the base.
     """
     for name, (shape, _) in adapter.tensors.items():
@@ -269,6 +271,10 @@ def misfit(adapter: Adapter, layers: Mapping[str, tuple[int, int]], hidden_size:
                 f"{name} has shape {'x'.join(map(str, shape))}, and {module} of the base has {inputs} inputs "
                 f"and {outputs} outputs"
             )
+        saved = _WHOLE.fullmatch(name)
+        own = layers.get(saved["module"], (0, 0)) if saved else (0, 0)
+        if own != (0, 0) and sorted(own) != sorted(shape):  # Conv1D holds its weight transposed
+            return f"{name} has shape {'x'.join(map(str, shape))}, and that of the base {own[1]}x{own[0]}"
         if adapter.kind == "PROMPT_TUNING" and name == "prompt_embeddings" and shape[-1] != hidden_size:
             return f"its prompt has {shape[-1]} numbers for each token, and the base has {hidden_size}"
     return ""

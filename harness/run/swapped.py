@@ -6,11 +6,15 @@ it: some initializations replace base weights. Scores are those of a process for
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from peft import LoraConfig
+from peft.utils.transformers_weight_conversion import convert_peft_adapter_state_dict_for_transformers
 from transformers.pytorch_utils import Conv1D
 
 from harness.config.experiment import Evaluation, Experiment
@@ -64,27 +68,46 @@ def misfits(adapters: Sequence[tuple[Adapter, ModelSpec]], emit: Emit) -> list[s
     """Return why adapters do not fit their bases, from the shapes of both. No weights are loaded."""
     del emit
     quiet()
-    layers: dict[ModelSpec, dict[str, tuple[int, int]]] = {}
-    hidden: dict[ModelSpec, int] = {}
+    skeletons: dict[ModelSpec, Any] = {}
     reasons = []
     for adapter, spec in adapters:
-        if spec not in layers:
-            base = models.skeleton(spec, torch.float32)
-            layers[spec] = {name: _sizes(module) for name, module in base.named_modules()}
-            hidden[spec] = base.get_input_embeddings().weight.shape[1]
-        if reason := foreign.misfit(adapter, layers[spec], hidden[spec]):
+        if spec not in skeletons:
+            skeletons[spec] = models.skeleton(spec, torch.float32)
+        if reason := misfit(adapter, skeletons[spec]):
             reasons.append(
                 f"{adapter.place}: it is of another base than {spec.name}: {reason}; give its own: --base MODEL"
             )
     return reasons
 
 
+def misfit(adapter: Adapter, base: Any) -> str:
+    """Return why an adapter cannot be put on a base, of which the weights need not be there; "" where nothing does."""
+    layers = {name: _sizes(module) for name, module in base.named_modules()}
+    return foreign.misfit(_as_loaded(adapter, base), layers, base.get_input_embeddings().weight.shape[1])
+
+
+def _as_loaded(adapter: Adapter, base: Any) -> Adapter:
+    """Return an adapter with the tensors that PEFT makes of its own, as it does for LoRA.
+
+    Transformers 5 holds the experts of a layer in one parameter, and adapters from before have matrices for each.
+    """
+    if adapter.kind != "LORA":
+        return adapter
+    own = {name: torch.empty(shape, device="meta") for name, (shape, _) in adapter.tensors.items()}
+    with contextlib.suppress(ValueError, RuntimeError):  # it is no adapter of this base, and its own names say so
+        made = convert_peft_adapter_state_dict_for_transformers(base, LoraConfig(), own)
+        return dataclasses.replace(adapter, tensors={name: (tuple(t.shape), "F32") for name, t in made.items()})
+    return adapter
+
+
 def _sizes(module: torch.nn.Module) -> tuple[int, int]:
-    """Return the numbers of inputs and outputs of a linear layer; (0, 0) for another module."""
+    """Return the numbers of inputs and outputs of a linear layer or an embedding; (0, 0) for another module."""
     if isinstance(module, torch.nn.Linear):
         return module.in_features, module.out_features
     if isinstance(module, Conv1D):
         return module.nx, module.nf
+    if isinstance(module, torch.nn.Embedding):
+        return module.embedding_dim, module.num_embeddings
     return 0, 0
 
 

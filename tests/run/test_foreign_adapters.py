@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import MixtralConfig, MixtralForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from harness.run import foreign
-from harness.run.swapped import _sizes
+from harness.run.swapped import misfit
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:peft")  # its advice on tied weights and partial files
 SIZES = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2}
@@ -48,7 +48,7 @@ def made(model, folder, **options):
 def restored(model, folder):
     """Read an adapter, look whether it fits, and return its logits on the base."""
     adapter = foreign.read(folder, "mine")
-    assert foreign.misfit(adapter, {name: _sizes(module) for name, module in model.named_modules()}, 32) == ""
+    assert misfit(adapter, model) == ""
     return foreign.method_of(adapter).restore(copy.deepcopy(model), folder).eval()(IDS).logits
 
 
@@ -76,6 +76,65 @@ def test_an_adapter_of_experts_in_one_parameter_is_one(experts, tmp_path):
     """PEFT holds the A of all experts in one matrix, below a layer that the base does not have."""
     logits, _ = made(experts, tmp_path, target_parameters=["experts.gate_up_proj", "experts.down_proj"])
     assert torch.equal(restored(experts, tmp_path), logits)
+
+
+def experts_apart(folder, shapes):
+    """Save LoRA as PEFT did where each expert was a module, and return the change of each of its matrices."""
+    torch.manual_seed(1)
+    tensors, changes = {}, {}
+    for place, (inputs, outputs) in shapes.items():
+        a, b = 0.1 * torch.randn(4, inputs), 0.1 * torch.randn(outputs, 4)
+        tensors |= {f"base_model.model.{place}.lora_A.weight": a, f"base_model.model.{place}.lora_B.weight": b}
+        changes[place] = b @ a
+    folder.mkdir()
+    save_file(tensors, folder / foreign.WEIGHTS)
+    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 4, "lora_alpha": 4}
+    names = sorted({place.rpartition(".")[2] for place in shapes})
+    (folder / foreign.CONFIG).write_text(json.dumps(config | {"target_modules": names}))
+    return changes
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning:peft")  # on its own patterns of ranks
+def test_an_adapter_of_experts_as_modules_is_attached_as_peft_does(experts, tmp_path):
+    """Such are all adapters of experts from before transformers 5; they were said to be of another base."""
+    place = "model.layers.0.block_sparse_moe.experts"
+    shapes = {
+        f"{place}.{number}.{name}": sides
+        for number in range(4)
+        for name, sides in {"w1": (32, 48), "w2": (48, 32), "w3": (32, 48)}.items()
+    }
+    changes = experts_apart(tmp_path / "all", shapes)
+    by_hand = copy.deepcopy(experts)
+    fused = by_hand.model.layers[0].mlp.experts
+    with torch.no_grad():
+        for number in range(4):
+            first, down, third = (changes[f"{place}.{number}.{name}"] for name in ("w1", "w2", "w3"))
+            fused.gate_up_proj[number] += torch.cat([first, third])
+            fused.down_proj[number] += down
+    torch.testing.assert_close(restored(experts, tmp_path / "all"), by_hand(IDS).logits)
+    experts_apart(tmp_path / "other", {"model.layers.9.block_sparse_moe.experts.0.w1": (32, 48)})
+    assert "the base has no" in misfit(foreign.read(tmp_path / "other", "mine"), experts)
+
+
+WHOLE = {
+    "the head and the embeddings": {"modules_to_save": ["lm_head", "embed_tokens"]},
+    "the head": {"modules_to_save": ["lm_head"]},
+    "embeddings that are adapted": {"target_modules": [*PROJECTIONS, "embed_tokens"]},
+    "embeddings that are saved beside": {},
+}
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_an_adapter_of_a_vocabulary_with_more_tokens_is_of_another_base(kind, base, tmp_path):
+    """The tokens that a trainer adds: attaching ended in an error, once every task had been loaded."""
+    larger = copy.deepcopy(base)
+    larger.resize_token_embeddings(70, mean_resizing=False)
+    options = {"target_modules": PROJECTIONS, **WHOLE[kind]}
+    adapted = get_peft_model(copy.deepcopy(larger), LoraConfig(task_type="CAUSAL_LM", r=4, **options))
+    adapted.save_pretrained(tmp_path, save_embedding_layers=kind.startswith("embeddings"))
+    adapter = foreign.read(tmp_path, "mine")
+    assert misfit(adapter, larger) == ""
+    assert misfit(adapter, base).endswith(" has shape 70x32, and that of the base 64x32")
 
 
 def _without(part):
@@ -168,7 +227,7 @@ def test_an_adapter_of_every_kind_is_what_it_says_it_is_and_counted(kind, base, 
     adapter = foreign.read(tmp_path, "mine")
     assert adapter.kind == kind
     assert adapter.parameters == trained
-    assert foreign.misfit(adapter, {name: _sizes(module) for name, module in base.named_modules()}, 32) == ""
+    assert misfit(adapter, base) == ""
 
 
 IN_LAYERS = [kind for kind, (_, options) in KINDS.items() if kind != "LORA" and "num_virtual_tokens" not in options]
