@@ -7,8 +7,8 @@ written.
 
 The holder touches its file as a heartbeat. A claim is stale when an observer has seen no heartbeat for `patience`
 seconds of its own monotonic clock. Neither jumps of a clock nor clocks that disagree matter. A claim is stale at once
-when its holder shares boot and pid namespace with the observer and has ended. There is no
-daemon and no lock that outlives its holder.
+when its holder shares boot and pid namespace with the observer and has ended; a process that the system hides from
+other users (`hidepid`) has not. There is no daemon and no lock that outlives its holder.
 """
 
 from __future__ import annotations
@@ -108,7 +108,8 @@ def is_gone(owner: Owner) -> bool:
     """
     if owner.pid is None or (owner.host, owner.boot) != (socket.gethostname(), _boot()):
         return False
-    return _started(owner.pid) != owner.started
+    fields = proc.stat_of(owner.pid)
+    return _started(fields) != owner.started if fields else not proc.is_there(owner.pid)
 
 
 def silent_seconds(folder: Path) -> float:
@@ -237,7 +238,7 @@ def _changed(path: Path) -> int:
 
 def _myself() -> Owner:
     pid = os.getpid()
-    return Owner(uuid.uuid4().hex, socket.gethostname(), _boot(), pid, _started(pid))
+    return Owner(uuid.uuid4().hex, socket.gethostname(), _boot(), pid, _started(proc.stat_of(pid)))
 
 
 def _boot() -> str:
@@ -248,7 +249,6 @@ def _boot() -> str:
     return ""
 
 
-def _started(pid: int) -> str:
-    """Return the start time of a process in clock ticks since boot; "" if there is none or it is a zombie."""
-    fields = proc.stat_of(pid)
+def _started(fields: list[str]) -> str:
+    """Return the start time of a process in clock ticks since boot; "" if it is unknown or the process a zombie."""
     return fields[19] if len(fields) > 19 and fields[0] != "Z" else ""

@@ -11,6 +11,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from harness.run import lock
 
 CONTEXT = multiprocessing.get_context("spawn")
@@ -150,6 +152,34 @@ def test_a_holder_of_the_same_name_that_cannot_be_seen_is_not_taken_for_gone():
     assert lock.is_gone(dataclasses.replace(here, started="1"))
     assert not lock.is_gone(dataclasses.replace(here, boot=f"{here.boot}0"))
     assert not lock.is_gone(dataclasses.replace(here, boot=f"{here.boot}0", pid=2**22 + 1))
+
+
+HIDDEN = """
+import dataclasses, os, subprocess, sys, time
+from harness.run import lock
+subprocess.run(["mount", "-o", "remount,hidepid=2", "/proc"], check=True)
+here = lock._myself()
+ended = subprocess.Popen(["true"])
+ended.wait()
+if os.fork() == 0:
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+    seen = os.path.exists(f"/proc/{here.pid}")
+    claims = (here, dataclasses.replace(here, pid=ended.pid), dataclasses.replace(here, pid=2**40))
+    print(seen, *map(lock.is_gone, claims), flush=True)
+    os._exit(0)
+os.wait()
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="hides processes of a namespace of its own, as root")
+def test_a_holder_of_another_user_that_the_system_hides_is_not_taken_for_gone():
+    command = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", sys.executable, "-c", HIDDEN]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    if "unshare failed" in done.stderr:
+        pytest.skip(done.stderr)
+    assert done.stdout.split() == ["False", "False", "True", "True"], done.stderr
 
 
 def test_a_holder_that_was_taken_over_learns_of_it(tmp_path):
