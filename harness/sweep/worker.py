@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ from harness.sweep.status import document, find, standing
 
 RunKey = tuple[str, int]  # recipe and seed
 LOOK_SECONDS = 1.0  # between two looks at runs that others hold
+_DESCRIPTOR = re.compile(r"/dev/fd/(\d+)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,5 +153,14 @@ def write_outcome(file: str, runs_dir: Path, name: str, made: Sequence[RunKey], 
     status = document(stored, standing(stored))
     own = [run for run in status["runs"] if (run["recipe_id"], run["seed"]) in made]
     outcome = {"outcome": "made" if made else "none left", "made": own, "exit_code": code}
-    with Path(file).open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps({**outcome, **status}, indent=1) + "\n")
+    append(file, json.dumps({**outcome, **status}, indent=1) + "\n")
+
+
+def append(file: str, text: str) -> None:
+    """Append text to a file. A descriptor of this process, as in `/dev/fd/3`, is written to as it is.
+
+    Opening its name again fails for a socket, and for a terminal or a pipe that another user has opened.
+    """
+    own = _DESCRIPTOR.fullmatch(file)
+    with os.fdopen(os.dup(int(own[1])), "w", encoding="utf-8") if own else Path(file).open("a", encoding="utf-8") as to:
+        to.write(text)

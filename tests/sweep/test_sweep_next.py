@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from harness.config import config
 from harness.records import record
 from harness.records.record import RunRecord
 from harness.run import inputs, lock, run
+from harness.sweep import worker
 from harness.sweep.planned_runs import PlannedRun, Wanted
 from harness.sweep.worker import WorkerSpec, _Taken, launch
 
@@ -131,6 +133,31 @@ def test_four_workers_of_which_two_are_killed_make_twelve_runs_once_each(sweep, 
     assert [len(one.attempts) for one in found] == [1] * 12  # a killed attempt leaves no record
     assert sum(one.training is not None for one in found) == 11
     assert (tmp_path / "reports" / "shared" / "report.md").is_file()
+
+
+OUTCOME = """
+from harness.sweep import worker
+from harness.sweep.__main__ import _own_stdout
+file = _own_stdout()
+print("to standard error")
+worker.append(file, '{}\\n')
+"""
+
+
+def test_an_outcome_reaches_whatever_standard_output_is(tmp_path):
+    """Node.js gives its children sockets, whose names cannot be opened."""
+    (tmp_path / "file").write_text("before\n")
+    command = [sys.executable, "-c", OUTCOME]
+    ours, theirs = socket.socketpair()
+    with (tmp_path / "file").open("a") as file, ours, theirs:
+        for target in (file, theirs):
+            subprocess.run(command, stdout=target, stderr=subprocess.PIPE, check=True)
+        piped = subprocess.run(command, capture_output=True, check=True)
+        assert (ours.recv(99), piped.stdout, piped.stderr) == (b"{}\n", b"{}\n", b"to standard error\n")
+    assert (tmp_path / "file").read_text() == "before\n{}\n"
+    worker.append(str(tmp_path / "named"), "a\n")
+    worker.append(str(tmp_path / "named"), "b\n")
+    assert (tmp_path / "named").read_text() == "a\nb\n"
 
 
 def test_each_outcome_is_one_json_object_and_nothing_else_on_stdout(sweep, tmp_path):
