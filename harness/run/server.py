@@ -110,7 +110,7 @@ def started(make: Callable[[], Any]) -> Any:
     for last in (False, True):
         process = make()
         try:
-            with STARTING, _main_left_out():
+            with STARTING, main_left_out():
                 process.start()
             return process
         except (EOFError, OSError) as error:
@@ -124,7 +124,7 @@ def started(make: Callable[[], Any]) -> Any:
 
 
 @contextlib.contextmanager
-def _main_left_out() -> Iterator[None]:
+def main_left_out() -> Iterator[None]:
     """Keep a new process from importing this program's main script.
 
     multiprocessing imports it for functions that it defines. Here functions are called by module and name, and a script

@@ -269,6 +269,32 @@ def in_a_process(tmp_path: Path, then: str) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+UNGUARDED = """
+import sys, time
+from pathlib import Path
+from harness.records.settings import TrackingSpec
+from harness.sweep.tracking import Tracker
+with Path({file!r}).open("a") as file:
+    file.write("begun\\n")
+tracker = Tracker(TrackingSpec(name="{name}"), Path({runs!r}))
+tracker._process.join(1)
+while tracker._process.is_alive() and not Path({runs!r}, "{name}", "tracking.log").exists():
+    time.sleep(0.1)
+print(tracker._process.is_alive())
+tracker.close()
+"""
+
+
+@pytest.mark.parametrize("name", ["wandb", "tensorboard", "trackio"])
+def test_a_script_without_a_guard_is_not_run_again_by_the_mirror(tmp_path, name):
+    """As `run_experiment` is used: multiprocessing would import the script in the mirror, which then ended."""
+    script, file = tmp_path / "unguarded.py", tmp_path / "begun"
+    script.write_text(UNGUARDED.format(file=str(file), runs=str(tmp_path / "runs"), name=name))
+    command, environment = [sys.executable, str(script)], {**os.environ, "PYTHONPATH": str(Path.cwd())}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=80, check=False, env=environment)
+    assert (done.stdout, done.stderr, file.read_text()) == ("True\n", "", "begun\n")
+
+
 def test_a_mirror_whose_sweep_was_killed_goes_too(tmp_path):
     sweep = in_a_process(tmp_path, "time.sleep(100)")
     mirror = int(sweep.stdout.readline())

@@ -23,7 +23,7 @@ from harness.measure import hardware
 from harness.records import record, redact
 from harness.records.events import Event, StepLogged, Validated
 from harness.records.settings import TrackingSpec
-from harness.run import provenance
+from harness.run import provenance, server
 
 _LOGGED = ("loss", "gradient_norm", "learning_rate", "tokens_per_second")  # of an optimizer step
 _LONGEST_TAG = 64  # characters that W&B accepts
@@ -46,7 +46,8 @@ class Tracker:
         mirror = (f"harness.sweep.tracking.{spec.name}", str(runs_dir), settings)
         self._process = context.Process(target=_serve, args=(self._queue, mirror, str(self._log)))
         self._process.daemon = True
-        self._process.start()
+        with server.STARTING, server.main_left_out():  # as for the process of a run
+            self._process.start()
 
     def begin(self, experiment: Experiment) -> None:
         """Start a run with its configuration and tags."""
