@@ -243,13 +243,34 @@ def _attempt(job: _Job, on_event: Emit | None) -> Ended:
 
 def _reap(process: Any) -> None:
     """Wait for a process that has sent its result, and kill it if it does not exit."""
-    if not wait([process.sentinel], _EXIT_SECONDS):
+    if not _ends_within(_EXIT_SECONDS, process):
         process.kill()
-    if wait([process.sentinel], _REAP_SECONDS):
+    if _ends_within(_REAP_SECONDS, process):
         with server.STARTING:
             process.join()
     else:  # otherwise Python would wait for it at exit
         registry._children.discard(process)  # type: ignore[attr-defined]
+
+
+def _ends_within(seconds: float, process: Any) -> bool:
+    deadline = time.monotonic() + seconds
+    while not wait([process.sentinel], _LOOK_SECONDS) and not _has_ended(process):
+        if time.monotonic() > deadline:
+            return False
+    return True
+
+
+def _has_ended(process: Any) -> bool:
+    """Ask the kernel: what a process has forked, and left behind, holds its ends of the pipes that say so.
+
+    Only of a process that the server has forked are they closed in time, since its sentinel is the server's.
+    """
+    if not server.STARTING.acquire(blocking=False):  # the next look is soon
+        return False
+    try:
+        return not process.is_alive()
+    finally:
+        server.STARTING.release()
 
 
 def _listen(receiver: Connection, process: Any, on_event: Emit | None, look: Callable[[], bool]) -> Ended | None:
@@ -258,7 +279,7 @@ def _listen(receiver: Connection, process: Any, on_event: Emit | None, look: Cal
     `look` is called repeatedly. If it returns False, stop and return None.
     """
     while look():
-        if not wait([receiver, process.sentinel], _LOOK_SECONDS):
+        if not wait([receiver, process.sentinel], _LOOK_SECONDS) and not _has_ended(process):
             continue
         try:
             if not receiver.poll():

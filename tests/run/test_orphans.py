@@ -31,9 +31,17 @@ with interrupts.signals_held_back():
     isolate.call(sys.argv[4], sys.argv[1], log=Path(sys.argv[1] + ".log"), on_event=print)
 """
 WORK = """
-import os, time
+import os, signal, time
 from pathlib import Path
 from harness.train.signals import Preemption
+
+def die_and_leave_a_child(path, emit):
+    child = os.fork()
+    if child == 0:
+        time.sleep(120)
+        os._exit(0)
+    Path(path).write_text(str(child))
+    os.kill(os.getpid(), signal.SIGKILL)
 
 def stay(path, emit):
     Path(path).write_text(str(os.getpid()))
@@ -97,6 +105,18 @@ def test_a_killed_parent_takes_a_process_with_it_that_no_server_forked(tmp_path,
     parent, working = start(tmp_path, "stay", context=context)
     assert working.ppid() == parent.pid
     assert kill_and_count(parent, working) == 1
+
+
+@pytest.mark.parametrize("context", ["forkserver", "fork", "spawn"])
+def test_a_child_that_a_killed_process_leaves_behind_holds_up_nothing(tmp_path, context):
+    """It holds copies of the pipes that tell of the end, except of the one that the server keeps."""
+    parent, child = start(tmp_path, "die_and_leave_a_child", context=context)
+    try:
+        assert parent.wait(timeout=30) == 0
+        assert child.is_running()
+    finally:
+        parent.kill()
+        child.kill()
 
 
 def test_a_process_whose_parent_is_killed_as_it_starts_does_no_work(tmp_path):
