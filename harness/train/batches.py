@@ -9,8 +9,10 @@ the starts of the sequences instead (`cu_seq_lens`), and takes all rows of a mic
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from torch.utils.data import Dataset, Sampler
 
 from harness.records.settings import TrainSpec
 from harness.train.fsdp import unwrapped
+from harness.train.signals import SIGNALS, end_with_parent
 
 Row = dict[str, list[int]]  # input_ids and completion_mask, of one length; lengths of the examples, where it is packed
 NO_LABEL = -100
@@ -201,6 +204,31 @@ def limit(spec: TrainSpec) -> float:
             "give the container more, as in docker run --shm-size=1g, or set train.dataloader_num_workers=0"
         )
     return LIMIT_SECONDS
+
+
+def guarded(loader: Any, spec: TrainSpec) -> Any:
+    """Return a loader whose processes have the time limit, outlive a request to end, and end with this process.
+
+    Schedulers send their signal to every process, and the batches of the step under way are still needed. Raises as
+    `limit` does.
+    """
+    own = getattr(loader, "base_dataloader", loader)  # accelerate's loader iterates over the one that it holds
+    own.timeout = limit(spec)
+    own.worker_init_fn = partial(_begin, own.worker_init_fn)
+    return loader
+
+
+def _begin(then: Callable[[int], None] | None, number: int) -> None:
+    end_with_parent(signal.SIGKILL)
+    for other in SIGNALS:
+        signal.signal(other, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _miss_the_first)  # by which torch ends a process that hangs, and Python once more
+    if then is not None:
+        then(number)
+
+
+def _miss_the_first(number: int, frame: Any) -> None:
+    signal.signal(number, signal.SIG_DFL)
 
 
 def _free() -> int | None:

@@ -181,22 +181,19 @@ class _Loop(Probing, Resuming, SFTTrainer):  # type: ignore[misc]
         accelerate would repeat rows to make the parts even.
         """
         spec = self.job.spec
-        limit = batches.limit(spec)
         if distributed.world_size() == 1:
-            loader: DataLoader[Any] = super().get_train_dataloader()
-            loader.timeout = limit
-            return loader
+            return batches.guarded(super().get_train_dataloader(), spec)
         own = Shared(
             self._order(), distributed.rank(), distributed.world_size(), spec.global_batch_size, spec.micro_batch_size
         )
-        return DataLoader(
+        loader: DataLoader[Any] = DataLoader(
             self.train_dataset,
             batch_sampler=own,
             collate_fn=self.data_collator,
             num_workers=spec.dataloader_num_workers,
             pin_memory=torch.cuda.is_available(),
-            timeout=limit,
         )
+        return batches.guarded(loader, spec)
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Count the micro batch, then train on it."""

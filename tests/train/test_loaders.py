@@ -1,14 +1,20 @@
 """Processes that prepare batches: too little shared memory is said before they start, and one that hangs is noticed."""
 
 import os
+import signal
+import subprocess
+import sys
 import time
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
+from accelerate import Accelerator
 from torch.utils.data import DataLoader, Dataset
 
 from harness.train import batches, failure
+from harness.train.signals import SIGNALS
 
 
 def spec(**changes):
@@ -56,6 +62,66 @@ def test_a_loader_that_hangs_is_a_fault_of_the_machine_after_its_limit():
     with pytest.raises(RuntimeError, match="timed out") as error:
         next(iter(DataLoader(Hangs(), num_workers=1, timeout=1)))
     assert failure.cause(error.value) == "machine"
+
+
+@pytest.mark.parametrize("prepared", [False, True], ids=["ours", "accelerate's"])
+def test_every_loader_has_the_limit(prepared, monkeypatch):
+    monkeypatch.setattr(batches, "LIMIT_SECONDS", 1.0)
+    loader = DataLoader(Hangs(), num_workers=2)
+    guarded = batches.guarded(Accelerator(cpu=True).prepare(loader) if prepared else loader, spec())
+    with pytest.raises(RuntimeError, match="timed out after 1"):
+        next(iter(guarded))
+
+
+TOLD = """
+import os, signal, sys, time
+import torch
+from types import SimpleNamespace
+from torch.utils.data import DataLoader
+from harness.train import batches
+from harness.train.signals import SIGNALS, Preemption
+
+spec = SimpleNamespace(dataloader_num_workers=2, micro_batch_size=1, max_length=8)
+for number in SIGNALS:
+    preemption = Preemption()
+    with preemption.watched():
+        loader = iter(batches.guarded(DataLoader([torch.zeros(1)] * 100, num_workers=2), spec))
+        next(loader)
+        try:
+            with preemption.deferred():
+                os.killpg(0, number)
+                begun = time.monotonic()
+                while time.monotonic() - begun < 0.5:  # the step under way, in which torch looks at its processes
+                    pass
+                for _ in range(20):
+                    next(loader)
+        except Exception as error:
+            print(number.name, type(error).__name__, flush=True)
+    for other in SIGNALS:
+        signal.signal(other, signal.SIG_DFL)
+print(*(worker.pid for worker in loader._workers), flush=True)
+time.sleep(60)
+"""
+
+
+def test_the_step_under_way_has_its_batches_after_a_signal_to_all_and_no_process_outlives_its_run():
+    command = [sys.executable, "-c", TOLD]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        told = [run.stdout.readline() for _ in signal_names()]
+        assert told == [f"{name} PreemptedError\n" for name in signal_names()]
+        workers = [psutil.Process(int(pid)) for pid in run.stdout.readline().split()]
+        assert len(workers) == 2
+        run.kill()
+        gone, alive = psutil.wait_procs(workers, timeout=2)  # torch's own processes look every five seconds
+        assert (len(gone), alive) == (2, [])
+    finally:
+        run.kill()
+        run.communicate()
+
+
+def signal_names():
+    return [signal.Signals(number).name for number in SIGNALS]
 
 
 def test_too_little_shared_memory_is_said_before_anything_starts(monkeypatch, compose, tiny_overrides):
