@@ -524,6 +524,12 @@ def test_a_model_whose_configuration_is_none_is_refused(refuse, tiny_model, tmp_
     assert str(model) in refuse(f"model.path={model}")
 
 
+def test_a_file_is_no_model_folder(refuse, tmp_path):
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    message = refuse("model.source=path", f"model.path={tmp_path / 'model.gguf'}", "model.name=mine")
+    assert f"model.path={tmp_path / 'model.gguf'}: a file; give the folder that `save_pretrained`" in message
+
+
 def test_a_folder_is_not_reported_under_the_name_of_another_model(refuse, tiny_model):
     message = refuse("model.name=smollm2-135m")
     assert f"model.path={tiny_model}: its config.json is of another model than model=smollm2-135m" in message

@@ -197,6 +197,8 @@ def folder_content(folder: Path, say: Say = silent) -> str:
     Raises:
         ValueError: no such folder, no config.json in it, no weights, or pickled weights.
     """
+    if folder.is_file():
+        raise ValueError(f"model.path={folder}: a file; give the folder that `save_pretrained` or `hf download` wrote")
     if not folder.is_dir():
         raise ValueError(f"model.path={folder}: no such folder, looked for from {Path.cwd()}")
     pickles.refuse(folder, f"model.path={folder}")

@@ -216,7 +216,8 @@ def find(runs_dir: Path, name: str) -> Stored:
     path = runs_dir / "sweeps" / name / "sweep.json"
     names = sorted(path.parent.name for path in runs_dir.glob("sweeps/*/sweep.json"))
     if name not in names:
-        raise ValueError(f"no sweep {name!r} below {runs_dir}: there is {', '.join(names) or 'none'}")
+        there = ", ".join(names) or "none yet; `harness -m sweep=NAME` starts one of sweeps/"
+        raise ValueError(f"no sweep {name!r} below {runs_dir}: there is {there}")
     return Stored(runs_dir, record.read(SweepRecord, path))
 
 

@@ -142,7 +142,9 @@ def test_a_recipe_without_a_result_is_one_group_of_all_its_seeds(runs):
     assert [row.status for row in group.failed] == ["oom", "diverged"]
 
 
-@pytest.mark.parametrize(("sweep", "message"), [(None, "no readable records"), ("x", "no sweep 'x'.*there is none")])
+@pytest.mark.parametrize(
+    ("sweep", "message"), [(None, "no readable records"), ("x", "no sweep 'x'.*there is none yet; `harness -m")]
+)
 def test_an_empty_folder_is_refused(runs, sweep, message):
     with pytest.raises(ValueError, match=message):
         load([runs], sweep)

@@ -234,6 +234,11 @@ def test_what_cannot_be_done_is_refused_with_one_line(tmp_path, started, capsys,
     assert not started
 
 
+def test_a_folder_without_sweeps_is_told_how_one_is_started(tmp_path, capsys):
+    assert command.main(["status", "asked", "--runs", str(tmp_path)]) == 2
+    assert "there is none yet; `harness -m sweep=NAME` starts one" in capsys.readouterr().err
+
+
 def test_a_setting_that_only_some_have_is_not_extended(tmp_path, capsys):
     cells = [cell("a", scale="1"), cell("b", scale="3")]
     other = dataclasses.replace(cell("c", "method=full"), overrides=("method=full", "seed=0"), contestant="method=full")

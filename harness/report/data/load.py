@@ -146,7 +146,7 @@ def _read_sweep(runs: Sequence[Path], name: str) -> SweepRecord:
     """Read the sweep's record, with the cells of every folder that holds a sweep of that name."""
     paths = [root / "sweeps" / name / "sweep.json" for root in runs]
     if name not in sweep_names(runs):
-        there = ", ".join(sweep_names(runs)) or "none"
+        there = ", ".join(sweep_names(runs)) or "none yet; `harness -m sweep=NAME` starts one of sweeps/"
         raise ValueError(f"no sweep {name!r} below {_names(runs)}: there is {there}")
     records = [read(SweepRecord, path) for path in paths if disk.kind(path) != "missing"]
     return replace(
