@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 from collections import namedtuple
 from pathlib import Path
@@ -15,6 +16,7 @@ from harness.config.experiment import Sizes
 from harness.records import record
 from harness.records.events import Message, StepLogged
 from harness.records.record import RunRecord
+from harness.report.archive.container import allowed
 from harness.run import inputs, run, state
 from harness.sweep import checks, messages
 from harness.sweep.planned_runs import PlannedRun, Wanted
@@ -47,6 +49,22 @@ def test_nothing_is_kept_once_it_is_evaluated(make, tiny_overrides):
     assert Message("lora: keep=none removed its weights; they are trained again") in events
     assert len(again.attempts) == 2
     assert again.training.losses == result.training.losses
+
+
+def test_a_run_that_keeps_nothing_is_done_wherever_its_records_and_items_are(make, tiny_overrides, tmp_path):
+    """As many records as a study has may be carried to another machine, which makes the runs that are left."""
+    asked = make(*tiny_overrides, "method=lora", "keep=none")
+    made = run.run(asked, ignore)
+    elsewhere = dataclasses.replace(asked, runs_dir=str(tmp_path / "elsewhere"))
+    carried = [path for path in asked.folder.rglob("*") if allowed(f"runs/{path.relative_to(asked.runs_dir)}")]
+    assert sorted(path.suffix for path in carried).count(".parquet") == len(list(asked.folder.rglob("*.parquet"))) > 0
+    assert not state.done(elsewhere)
+    for path in carried:
+        there = elsewhere.folder / path.relative_to(asked.folder)
+        there.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, there)
+    assert state.done(elsewhere)
+    assert run.run(elsewhere, pytest.fail) == made
 
 
 def test_a_kept_checkpoint_is_the_end_and_nothing_goes_on_from_it(make, tiny_overrides):
