@@ -61,9 +61,10 @@ def compare_methods(
         clusters: shape (items,), a label for each item where items are not independent (passage, subject); a few that
             hold most items leave few degrees of freedom.
         weights: shape (items,), the denominators of a ratio of sums, such as the answer tokens of a loss in nats: a
-            score is sum(outcomes) / sum(weights). For a weighted mean give the outcomes times their weights. Few items
-            with most of the weight make the test liberal: it is wrong in 5 to 8 % of the cases with 50 items whose
-            weights are lognormal with a deviation of 1, and in 5 % with 200.
+            score is sum(outcomes) / sum(weights). For a weighted mean give the outcomes times their weights. An item
+            whose weight and outcomes are zero is left out, as one that was not asked. Few items with most of the weight
+            make the test liberal: it is wrong in 5 to 8 % of the cases with 50 items whose weights are lognormal with a
+            deviation of 1, and in 5 % with 200.
         deterministic: methods in which nothing was drawn, such as the untouched base model: shape (1, items) and no
             seed noise, unlike a method that was run once.
         paired_seeds: whether row s is the same seed for every method; pairs then use the seeds that both have.

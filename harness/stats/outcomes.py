@@ -202,10 +202,14 @@ def checked(
         )
     items = next(iter(counts.values()))
     below = np.ones(items) if weights is None else _weights(weights, items)
+    codes = np.arange(items) if clusters is None else cluster_codes(clusters, items)
+    if not (counted := _counted([*rows.values()], below)).all():
+        rows = {name: row[:, counted] for name, row in rows.items()}
+        below, codes = below[counted], np.unique(codes[counted], return_inverse=True)[1]
+        items = len(below)
     gap = _gap([*rows.values()], below)
     sizes = np.ones(items)
     if clusters is not None:
-        codes = cluster_codes(clusters, items)
         rows = {name: summed(row, codes) for name, row in rows.items()}
         below, sizes = summed(below[None], codes)[0], np.bincount(codes).astype(np.float64)
     scale = len(below) / below.sum()
@@ -220,6 +224,19 @@ def checked(
         degrees=degrees,
         unseen=gap**2 * float(sizes.mean()) / items**2,
     )
+
+
+def _counted(rows: Sequence[Floats], below: Floats) -> np.ndarray:
+    """Return which items are in a score: without weight and outcome an item shows nothing, and is no item of a sample.
+
+    It would count among the degrees of freedom: of twelve items beside 400 without weight that is wrong in 13 % of the
+    comparisons.
+    """
+    counted = below > 0
+    if not counted.all():
+        for row in rows:
+            counted = counted | (np.nan_to_num(row) != 0).any(axis=0)
+    return counted
 
 
 def _gap(rows: Sequence[Floats], below: Floats) -> float:

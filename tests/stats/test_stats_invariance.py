@@ -95,6 +95,33 @@ def test_weights_have_no_unit(kind):
         assert_same(expected, compare_methods(weighted, **smaller, weights=factor * weights), 1 / factor)
 
 
+@pytest.mark.parametrize("clustered", [False, True])
+@pytest.mark.parametrize(("kind", "seeds", "lost"), DESIGNS)
+def test_items_without_weight_and_outcome_are_no_items(kind, seeds, lost, clustered):
+    """A mask by weights is the comparison of the items that are left, wherever the others stand."""
+    outcomes, options = drawn(kind, seeds, lost=lost)
+    rng = np.random.default_rng(8)
+    kept = rng.uniform(size=200) < 0.2
+    assert 20 < kept.sum() < 60
+    weights = np.where(kept, rng.integers(1, 9, size=200), 0).astype(float)
+    clusters = rng.integers(0, 40, size=200)
+    weighted = {name: values * weights for name, values in outcomes.items()}
+    part = {name: values[:, kept] for name, values in weighted.items()}
+    groups = {"clusters": clusters} if clustered else {}
+    groups_of_part = {"clusters": clusters[kept]} if clustered else {}
+    expected = compare_methods(part, **options, weights=weights[kept], **groups_of_part)
+    assert_same(expected, compare_methods(weighted, **options, weights=weights, **groups))
+
+
+def test_an_outcome_without_weight_counts():
+    outcomes, options = drawn("graded")
+    weights = (np.arange(200) % 4 > 0).astype(float)
+    fewer = {name: values[:, weights > 0] for name, values in outcomes.items()}
+    whole = compare_methods(outcomes, **options, weights=weights)
+    assert whole.scores["m0"] == pytest.approx(outcomes["m0"].mean(axis=0).sum() / 150)
+    assert whole.scores["m0"] != pytest.approx(compare_methods(fewer, **options).scores["m0"])
+
+
 def test_equal_weights_are_none():
     outcomes, options = drawn("answers")
     assert_same(compare_methods(outcomes, **options), compare_methods(outcomes, **options, weights=np.ones(200)))
