@@ -18,20 +18,23 @@ comparisons that share a method.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import combinations
+from typing import SupportsFloat, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from harness.stats.estimate import EQUAL
 from harness.stats.families import Members, Settings, tested
-from harness.stats.outcomes import checked
+from harness.stats.outcomes import Outcomes, checked
 from harness.stats.pairs import FamilyName, MethodComparison
 from harness.stats.seeds import seed_variances
 
 LEVEL = 0.05
 FAMILIES: tuple[FamilyName, ...] = ("baseline", "best", "all")
+Name = TypeVar("Name", bound=str)
 
 
 def compare_methods(
@@ -72,26 +75,28 @@ def compare_methods(
 
     Returns:
         The families with their pairs, in the order of the outcomes. The order changes no number; of methods with
-        equal scores the first is the best, which chooses the pairs of the family "best". The adjustment is simulated
-        in the order of the names: another name may move an adjusted p-value in its second digit. Two different single
-        seeds, one seed a side and two seeds without another method to borrow the variance from make no verdict, and
-        the pair says why.
+        equal scores (to about twelve digits) the first is the best, which chooses the pairs of the family "best". The
+        adjustment is simulated in the order of the names: another name may move an adjusted p-value in its second
+        digit. Two different single seeds, one seed a side and two seeds without another method to borrow the variance
+        from make no verdict, and the pair says why.
 
     Raises:
         ValueError: arguments that do not fit, see the message.
     """
-    for name, given in (("families", families), ("deterministic", deterministic)):
-        if isinstance(given, str):
-            raise ValueError(f"{name}={given!r}: a list of names is needed, such as [{given!r}]")
-    families, deterministic = tuple(families), tuple(deterministic)  # an iterator is read once
+    families, deterministic = _listed("families", families), _listed("deterministic", deterministic)
+    level, margin = _number("level", level), None if margin is None else _number("margin", margin)
     _check(outcomes, baseline, families, level, margin)
+    for name, switch in (("paired_seeds", paired_seeds), ("higher_is_better", higher_is_better)):
+        if not isinstance(switch, bool | np.bool_):
+            raise ValueError(f"{name}={switch!r}: True or False is needed")
     data = checked({name: outcomes[name] for name in sorted(outcomes)}, weights, clusters, deterministic)
     order = [data.names.index(name) for name in outcomes]
     fixed = np.array([name in data.deterministic for name in data.names])
     variance = seed_variances(data.scores, fixed, paired=paired_seeds)
     sign = 1.0 if higher_is_better else -1.0
     candidates = [i for i in order if data.names[i] != baseline or not fixed[i]]
-    best = max(candidates, key=lambda i: sign * round(float(data.means[i]), EQUAL))
+    unit = _unit(data)
+    best = max(candidates, key=lambda i: sign * round(float(data.means[i]) / unit, EQUAL))
     members = _members(order, None if baseline is None else data.names.index(baseline), best, candidates)
     unlike = variance.unlike()
     wanted = {name: members[name] for name in families if members[name].pairs}
@@ -115,7 +120,7 @@ def _check(
 ) -> None:
     if not isinstance(outcomes, Mapping) or not all(isinstance(name, str) for name in outcomes):
         raise ValueError("outcomes: a dict is needed, from the name of each method to an array of shape (seeds, items)")
-    if baseline is not None and baseline not in outcomes:
+    if baseline is not None and baseline not in [*outcomes]:  # it may be no key of a dict
         raise ValueError(f"baseline={baseline!r}: no such method; there are {', '.join(outcomes)}")
     if unknown := [name for name in families if name not in FAMILIES]:
         raise ValueError(f"families: {', '.join(map(str, unknown))}: no such family; there are {', '.join(FAMILIES)}")
@@ -123,6 +128,41 @@ def _check(
         raise ValueError(f"level={level:g}: it lies between 0 and 0.5, such as 0.05")
     if margin is not None and not 0 < margin < float("inf"):
         raise ValueError(f"margin={margin:g}: an equivalence margin must be positive and finite")
+
+
+def _listed(name: str, given: Iterable[Name]) -> tuple[Name, ...]:
+    """Return the names of a list, or of an iterator, which can be read once.
+
+    Raises:
+        ValueError: a single name, or nothing that holds names.
+    """
+    if isinstance(given, str):
+        raise ValueError(f"{name}={given!r}: a list of names is needed, such as [{given!r}]")
+    if not isinstance(given, Iterable):
+        raise ValueError(f"{name}={given!r}: a list of names is needed, and an empty one for none")
+    return tuple(given)
+
+
+def _number(name: str, given: SupportsFloat) -> float:
+    """Return a number as Python's.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        if not isinstance(given, str | bytes | bool | np.bool_):
+            return float(given)
+    except OverflowError:  # an integer that no floating-point number holds
+        return float("inf")
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(f"{name}={given!r}: a number is needed, such as 0.05")
+
+
+def _unit(data: Outcomes) -> float:
+    """Return a power of two near the size of the outcomes: scores that are equal but for rounding are so in it."""
+    size = max(float(np.nanmean(np.abs(values))) for values in data.values)
+    return 2.0 ** math.frexp(size)[1]
 
 
 def _members(

@@ -19,6 +19,8 @@ from harness.stats.uneven import residual_factors
 
 Seeds = tuple[int, ...]  # positions of the seeds that are there
 _SAME = 1e-9  # of values that are equal but for rounding
+_SMALLEST, _LARGEST = 1e-60, 1e60  # of what is computed with: its fourth power is neither zero nor infinite
+_NOT_NUMBERS = {"c": "complex numbers", "m": "durations", "M": "dates", "V": "records of several fields"}
 
 
 @dataclass(frozen=True)
@@ -185,8 +187,8 @@ def checked(
 
     Raises:
         ValueError: fewer than two methods, other shapes than (seeds, items), different items, no finite seed, a
-            partly missing seed, a deterministic row with several seeds or of an unknown name, or weights and clusters
-            that do not fit.
+            partly missing seed, numbers too large or small to compute with, a deterministic row with several seeds or
+            of an unknown name, or weights and clusters that do not fit.
     """
     if len(outcomes) < 2:
         raise ValueError(f"{len(outcomes)} methods: a comparison needs at least two")
@@ -194,7 +196,7 @@ def checked(
     counts = {name: row.shape[1] for name, row in rows.items()}
     if len({*counts.values()}) > 1:
         raise ValueError(f"items: {counts}; every method needs the same items in the same order")
-    if unknown := sorted(map(str, {*deterministic} - {*rows})):
+    if unknown := sorted({str(name) for name in deterministic if name not in [*rows]}):  # it may be no key of a dict
         raise ValueError(f"deterministic: {', '.join(unknown)}: no such method; there are {', '.join(rows)}")
     if several := [name for name in deterministic if len(rows[name]) > 1]:
         raise ValueError(
@@ -207,6 +209,7 @@ def checked(
         rows = {name: row[:, counted] for name, row in rows.items()}
         below, codes = below[counted], np.unique(codes[counted], return_inverse=True)[1]
         items = len(below)
+    _check_unit([*rows.values()], below)
     gap = _gap([*rows.values()], below)
     sizes = np.ones(items)
     if clusters is not None:
@@ -239,6 +242,24 @@ def _counted(rows: Sequence[Floats], below: Floats) -> np.ndarray:
     return counted
 
 
+def _check_unit(rows: Sequence[Floats], below: Floats) -> None:
+    """Refuse numbers whose powers are zero or infinite in a computer.
+
+    Raises:
+        ValueError: outcomes, or outcomes over their weights, that are too large, or all too small and not all zero.
+    """
+    with np.errstate(over="ignore", divide="ignore"):
+        least, mean, most = float(below[below > 0].min()), float(below.mean()), float(below.max())
+        largest = max(float(np.nanmax(np.abs(row))) for row in rows)
+        sizes = [size for size in (largest, largest / mean, mean, least / mean) if size]
+    if not all(_SMALLEST <= size <= _LARGEST for size in sizes):
+        weighing = "" if least == most == 1 else f", of items that weigh {least:.3g} to {most:.3g}"
+        raise ValueError(
+            f"outcomes of up to {largest:.3g}{weighing}: give them in a unit in which the largest and the weights lie "
+            f"between {_SMALLEST:g} and {_LARGEST:g}"
+        )
+
+
 def _gap(rows: Sequence[Floats], below: Floats) -> float:
     """Return the distance of the two values of right-or-wrong outcomes; 0 for graded outcomes.
 
@@ -259,10 +280,7 @@ def _gap(rows: Sequence[Floats], below: Floats) -> float:
 
 
 def _rows(name: str, values: ArrayLike) -> Floats:
-    try:
-        array = np.ma.asarray(values, dtype=np.float64).filled(np.nan)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name}: outcomes must be numbers in an array of shape (seeds, items): {error}") from None
+    array = _numbers(values, f"{name}: outcomes must be numbers in an array of shape (seeds, items)")
     if array.ndim != 2 or not array.size:
         raise ValueError(f"{name}: outcomes of shape {array.shape}; (seeds, items) is needed, at least one of each")
     lost = np.isnan(array)
@@ -274,9 +292,24 @@ def _rows(name: str, values: ArrayLike) -> Floats:
 
 
 def _weights(weights: ArrayLike, items: int) -> Floats:
-    array = np.asarray(weights, dtype=np.float64)
+    array = _numbers(weights, f"weights: {items} numbers are needed, one for each item")
     if array.shape != (items,) or not ((array >= 0) & (array < np.inf)).all() or not array.sum() > 0:
         raise ValueError(
             f"weights of shape {array.shape}: {items} non-negative, finite ones with a positive sum are needed"
         )
     return array
+
+
+def _numbers(values: ArrayLike, needed: str) -> Floats:
+    """Return an array of the numbers, NaN for those that are masked.
+
+    Raises:
+        ValueError: they are none; begins with what is needed.
+    """
+    try:
+        given: np.ndarray = np.ma.asarray(values)
+        if given.dtype.kind in _NOT_NUMBERS:
+            raise ValueError(f"these are {_NOT_NUMBERS[given.dtype.kind]}")
+        return np.asarray(np.ma.asarray(given, dtype=np.float64).filled(np.nan))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{needed}: {error}") from None

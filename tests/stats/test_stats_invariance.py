@@ -226,3 +226,19 @@ def test_of_equal_scores_the_first_is_the_best():
     outcomes = {"b": answers, "a": 1 - answers, "c": 0 * answers}
     assert compare_methods(outcomes).best == "b"
     assert compare_methods({name: outcomes[name] for name in "acb"}).best == "a"
+
+
+@pytest.mark.parametrize("scale", [1e-50, 1e-13, 1e-9, 1.0, 1e6, 1e12, 1e50])
+def test_the_best_is_the_same_in_any_unit(scale):
+    """Equal but for rounding are scores that differ by a millionth of a millionth of their size, not of one."""
+    rng = np.random.default_rng(2)
+    items = rng.normal(size=(3, 30))
+    close = {"a": items, "b": items + 1e-4, "c": items + 2e-4}
+    assert compare_methods({name: scale * values for name, values in close.items()}).best == "c"
+    moved = {"a": items, "b": items[:, ::-1], "c": np.roll(items, 7, axis=1)}
+    unequal = 0
+    for shift in np.arange(12) / 7:  # sums in another order differ by rounding
+        outcomes = {name: scale * (values + shift) for name, values in moved.items()}
+        unequal += len({values.mean() for values in outcomes.values()}) > 1
+        assert compare_methods(outcomes).best == "a"
+    assert unequal >= 3
