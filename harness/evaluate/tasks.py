@@ -1,4 +1,4 @@
-"""Official lm-eval tasks, scored on a loaded model, and what they require besides rows, made or refused before.
+"""Official lm-eval tasks, scored on a loaded model.
 
 Only the source of the rows may differ from the task's YAML.
 """
@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +22,8 @@ from harness.data import rows
 from harness.evaluate import code_eval, lm_eval_models, task_index
 from harness.evaluate.precision import computing
 from harness.evaluate.seeding import seeded
-from harness.records import base, lm_eval_items
+from harness.evaluate.task_needs import allow, met
+from harness.records import lm_eval_items
 from harness.records.evaluation import Evaluation
 from harness.records.items import text_hash
 from harness.records.record import Metric
@@ -321,80 +319,3 @@ def _fewshot_split(leaf: Any) -> str | None:
 def _stable(value: Any) -> str:
     """Return the name of a function: its address differs between processes."""
     return getattr(value, "__qualname__", None) or str(type(value))
-
-
-_PUNKT = ("llama-index-core", "llama_index/core/_static/nltk_cache")  # a package that carries NLTK's own files
-
-
-@contextmanager
-def met(name: str, folders: Sequence[Path]) -> Iterator[None]:
-    """Provide what lm-eval needs to set up the task `name`, whose files lie in `folders`, within this context.
-
-    Raises:
-        ValueError: a library, a metric's script or other data that the task downloads is not available.
-    """
-    _sentences(name, folders)
-    try:
-        with _local_modules():
-            yield
-    except (OSError, ImportError, RuntimeError) as error:  # RuntimeError: a data set that is a program
-        reason = base.first_line(error).rstrip(". ")
-        raise ValueError(
-            f"eval.tasks={name}: lm-eval cannot set it up here: {type(error).__name__}: {reason}. Install what is "
-            "missing; what the task fetches by itself must be in reach, or have been fetched here once (under HF_HOME)"
-        ) from error
-
-
-@contextmanager
-def _local_modules() -> Iterator[None]:
-    """Replace the metric `code_eval` by our module within this context: `evaluate` would download a script for it."""
-    import evaluate
-
-    theirs = evaluate.load
-
-    def load(path: str, *arguments: Any, **options: Any) -> Any:
-        if path != "code_eval":
-            return theirs(path, *arguments, **options)
-        from harness.evaluate.code_eval import CodeEval
-
-        return CodeEval(keep_in_memory=True, experiment_id=uuid.uuid4().hex)
-
-    evaluate.load = load
-    try:
-        yield
-    finally:
-        evaluate.load = theirs
-
-
-def allow(name: str, unsafe: Iterable[str], unsafe_code: bool) -> None:
-    """Allow the tasks `unsafe` to run code that the model writes, if `unsafe_code` permits it.
-
-    Raises:
-        ValueError: there are such tasks, and it is not permitted.
-    """
-    running = ", ".join(sorted(unsafe))
-    if not running:
-        return
-    if not unsafe_code:
-        raise ValueError(
-            f"eval.tasks={name}: {running} runs the code that the model writes, on this machine and under "
-            "your account. If that is what you want, in a container, say eval.unsafe_code=true"
-        )
-    os.environ["HF_ALLOW_CODE_EVAL"] = "1"  # the metric's own question, which has been answered
-
-
-def _sentences(name: str, folders: Sequence[Path]) -> None:
-    """Provide NLTK's data from a package to tasks that split sentences (IFEval), which would download it."""
-    files = (file for folder in folders for file in folder.rglob("*.py"))
-    if not any("punkt_tab" in file.read_text(encoding="utf-8", errors="replace") for file in files):
-        return
-    import nltk
-
-    try:
-        nltk.data.find("tokenizers/punkt_tab/english")
-    except LookupError:
-        package, path = _PUNKT
-        try:
-            nltk.data.path.append(str(packages.folder(package) / path))
-        except ValueError as error:
-            raise ValueError(f"eval.tasks={name} needs NLTK's punkt_tab to tell sentences apart: {error}") from error
