@@ -59,7 +59,20 @@ def load(
         built = _AllowedTasks(name, unsafe_code).build(index[name], overrides={"class": SourcedTask}, registry=index)
         loaded = dict(manager.load(built if isinstance(built, list) else [built]))
     allow(name, [leaf for leaf, task in loaded["tasks"].items() if task.config.unsafe_code], unsafe_code)
+    _refuse_undirected(name, loaded)
     return loaded
+
+
+def _refuse_undirected(name: str, loaded: dict[str, Any]) -> None:
+    """Refuse a group of which every metric is a mean of scores that should be high and of scores that should be low."""
+    group = loaded["groups"].get(name)
+    better = lm_eval_items.directions([leaf.higher_is_better() for leaf in loaded["tasks"].values()])
+    metrics = [entry.metric for entry in (group and group.aggregate_metric_list) or ()]
+    if metrics and all(better.get(metric, True) is None for metric in metrics):
+        raise ValueError(
+            f"eval.tasks={name}: a higher {', '.join(metrics)} is better in some tasks of this group and worse in "
+            f"others, so that its mean says nothing: name some of its tasks, {', '.join(list(loaded['tasks'])[:20])}"
+        )
 
 
 def check(
@@ -272,11 +285,22 @@ def score_on(backend: Any, task: dict[str, Any], evaluation: Evaluation) -> Scor
             log_samples=True,
             confirm_run_unsafe_code=True,  # `load` has seen to it
         )
-    columns = lm_eval_items.columns(result["samples"])
+    leaves = task["tasks"]
+    delimiters = {
+        name: lm_eval_items.delimiter(leaf.config.to_dict(), evaluation.chat_template) for name, leaf in leaves.items()
+    }
+    columns = lm_eval_items.columns(result["samples"], delimiters)
     facts = {**_facts(task, evaluation), **lm_eval_models.facts(backend)}
-    guessed = lm_eval_items.chance([leaf.OUTPUT_TYPE for leaf in task["tasks"].values()], columns)
-    metrics = {**lm_eval_items.metrics(result, evaluation.task, guessed), **lm_eval_items.graded_metrics(columns)}
-    return metrics, columns, facts
+    by_task = _means_over_tasks(task, evaluation.task)
+    guessed = lm_eval_items.chance([leaf.OUTPUT_TYPE for leaf in leaves.values()], columns, by_task)
+    metrics = lm_eval_items.metrics(result, evaluation.task, leaves, guessed)
+    return {**metrics, **lm_eval_items.graded_metrics(columns, by_task)}, columns, facts
+
+
+def _means_over_tasks(task: dict[str, Any], name: str) -> list[str]:
+    """Return the metrics of a group that are means over its tasks, of any size, and not over their items."""
+    group = task["groups"].get(name)
+    return [entry.metric for entry in (group and group.aggregate_metric_list) or () if not entry.weight_by_size]
 
 
 def _facts(task: dict[str, Any], evaluation: Evaluation) -> dict[str, Any]:

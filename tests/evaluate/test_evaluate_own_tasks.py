@@ -60,7 +60,9 @@ def sample(target, number=4):
 def test_chance_counts_the_right_choices_of_each_item(targets, expected):
     samples = {"own": [{**sample(target), "doc_id": n} for n, target in enumerate(targets)]}
     leaf = SimpleNamespace(OUTPUT_TYPE="multiple_choice")
-    assert lm_eval_items.chance([leaf.OUTPUT_TYPE], lm_eval_items.columns(samples)) == pytest.approx(expected)
+    assert lm_eval_items.chance([leaf.OUTPUT_TYPE], lm_eval_items.columns(samples, {}))["acc"] == pytest.approx(
+        expected
+    )
 
 
 @pytest.mark.parametrize(

@@ -245,7 +245,7 @@ def test_what_could_not_be_read_is_told_from_what_is_wrong():
 
     samples = [entry(0, "[invalid]", "strict"), entry(0, "3", "flexible")]
     samples += [entry(1, "[invalid]", name) for name in ("strict", "flexible")]
-    columns = lm_eval_items.columns({"t": samples})
+    columns = lm_eval_items.columns({"t": samples}, {})
     assert columns["parsed"] == [True, False]
     assert columns["metric/m,strict"] == columns["metric/m,flexible"] == [0.0, 0.0]
     assert lm_eval_items.num_unparsable(columns) == 1
@@ -293,7 +293,7 @@ def _entry(scores, choices, target, **metrics):
 
 def test_the_probability_is_normalized_by_length_where_the_metric_is():
     entry = _entry([-2.0, -6.0], ["no", "certainly"], 1, acc=0.0, acc_norm=1.0)  # -1 and -0.67 a character
-    columns = lm_eval_items.columns({"t": [entry]})
+    columns = lm_eval_items.columns({"t": [entry]}, {})
     assert columns["metric/p_right"] == pytest.approx([1 / (1 + np.exp(4))])
     assert columns["metric/p_right_norm"] == pytest.approx([1 / (1 + np.exp(5.5 * (-1 + 6 / 9)))])  # 5.5: mean length
 
@@ -302,7 +302,7 @@ def test_no_graded_outcome_where_the_task_chooses_otherwise():
     mutual_information = _entry([-2.0, -6.0], ["no", "yes"], 1, acc=1.0)  # its likeliest choice is not the one it takes
     unknown = _entry([-2.0, -6.0], ["no", "yes"], "yes", acc=0.0)  # the right one's place is not said
     for entry in (mutual_information, unknown):
-        columns = lm_eval_items.columns({"t": [entry]})
+        columns = lm_eval_items.columns({"t": [entry]}, {})
         assert not [name for name in columns if name.startswith(("metric/p_", "metric/brier"))]
         assert lm_eval_items.graded_metrics(columns) == {}
 
@@ -310,22 +310,22 @@ def test_no_graded_outcome_where_the_task_chooses_otherwise():
 def test_the_choices_without_their_question_are_no_choices():
     """With `acc_mutual_info` lm-eval asks for each choice twice: behind the question, and behind nothing."""
     entry = _entry([-3.0, -2.0, -1.0, -9.0], ["no", "yes", "no", "yes"], 1, acc=1.0, acc_mutual_info=1.0)
-    columns = lm_eval_items.columns({"t": [entry]})
+    columns = lm_eval_items.columns({"t": [entry]}, {})
     assert (columns["choices"], columns["answer"]) == ([[" no", " yes"]], [" yes"])
     assert columns["metric/p_right"] == pytest.approx([1 / (1 + np.exp(-1))])
-    assert lm_eval_items.chance(["multiple_choice"], columns) == 0.5
+    assert lm_eval_items.chance(["multiple_choice"], columns)["acc"] == 0.5
 
 
 def test_a_share_of_an_item_has_no_chance_level_and_no_graded_outcome():
     """MC2 of TruthfulQA is the probability of all true answers: guessing gets their share, not one choice's."""
-    columns = lm_eval_items.columns({"t": [_entry([-1.0, -2.0, -3.0, -3.0], "abcd", 0, acc=0.7)]})
-    assert lm_eval_items.chance(["multiple_choice"], columns) is None
+    columns = lm_eval_items.columns({"t": [_entry([-1.0, -2.0, -3.0, -3.0], "abcd", 0, acc=0.7)]}, {})
+    assert lm_eval_items.chance(["multiple_choice"], columns) == {}
     assert lm_eval_items.graded_metrics(columns) == {}
 
 
 @pytest.mark.parametrize("scores", [[float("nan")] * 2, [-1.0, float("nan")], [float("-inf")] * 2])
 def test_likelihoods_that_are_no_numbers_have_no_graded_outcome(scores):
-    columns = lm_eval_items.columns({"t": [_entry(scores, ["no", "yes"], 0, acc=1.0)]})
+    columns = lm_eval_items.columns({"t": [_entry(scores, ["no", "yes"], 0, acc=1.0)]}, {})
     assert lm_eval_items.graded_metrics(columns) == {}
 
 
@@ -335,7 +335,7 @@ def test_items_that_share_a_passage_are_a_cluster():
             {**_entry([-1.0, -2.0], ["a", "b"], 0, acc=1.0), "doc_id": i, "doc": {"passage": text, "question": str(i)}}
             for i, text in enumerate(passages)
         ]
-        return lm_eval_items.columns({"t": entries}).get("cluster")
+        return lm_eval_items.columns({"t": entries}, {}).get("cluster")
 
     shared = made([f"passage {i // 3}" for i in range(36)])
     assert len(set(shared)) == 12

@@ -206,20 +206,21 @@ def _evaluation(
 ) -> tuple[EvaluationRecord, dict[str, list[Any]]]:
     leaves = log.tasks[task]
     try:
-        columns = lm_eval_items.columns({leaf: log.samples(leaf) for leaf in leaves})
+        delimiters = {leaf: lm_eval_items.delimiter(log.config(leaf), chat_template=False) for leaf in leaves}
+        columns = lm_eval_items.columns({leaf: log.samples(leaf) for leaf in leaves}, delimiters)
     except (AttributeError, LookupError, TypeError) as error:
         raise ValueError(f"{log.path}: a sample of {task} is not as lm-eval writes it ({error}); {HOW}") from error
     columns["item_id"] = by_content(columns["item_id"])
     types = [str(log.config(leaf).get("output_type")) for leaf in leaves]
-    better = log.better([*leaves, task])
-    result = {  # the directions of a group's metrics are those of its parts
+    result = {
         "results": log.results["results"],
         "groups": log.results.get("groups") or {},
-        "higher_is_better": better | {task: {name: up for entry in better.values() for name, up in entry.items()}},
+        "higher_is_better": log.better([*leaves, task]),
     }
+    by_task = lm_eval_items.means_over_tasks(result, task, columns)
     metrics = {
-        **lm_eval_items.metrics(result, task, lm_eval_items.chance(types, columns)),
-        **lm_eval_items.graded_metrics(columns),
+        **lm_eval_items.metrics(result, task, leaves, lm_eval_items.chance(types, columns, by_task)),
+        **lm_eval_items.graded_metrics(columns, by_task),
     }
     if odd := next((name for name, metric in metrics.items() if not math.isfinite(metric.value)), None):
         raise ValueError(
