@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import lm_eval.tasks
 
 from harness.records import base
 from harness.sources import packages
@@ -23,6 +26,7 @@ def met(name: str, folders: Sequence[Path]) -> Iterator[None]:
         ValueError: a library, a metric's script or other data that the task downloads is not available.
     """
     _sentences(name, folders)
+    _forget_modules()
     try:
         with _local_modules():
             yield
@@ -32,6 +36,20 @@ def met(name: str, folders: Sequence[Path]) -> Iterator[None]:
             f"eval.tasks={name}: lm-eval cannot set it up here: {type(error).__name__}: {reason}. Install what is "
             "missing; what the task fetches by itself must be in reach, or have been fetched here once (under HF_HOME)"
         ) from error
+
+
+def _forget_modules() -> None:
+    """Have the modules that task files name imported anew, so that each load of a task finds them as the first one did.
+
+    Some hold a random generator or other state that a load moves on (GPQA's examples, RULER): of several models that
+    one process evaluates, each would be asked another order of choices.
+    """
+    core = Path(lm_eval.tasks.__file__).parent
+    for key, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        is_official = file is not None and core in Path(file).parent.parents
+        if is_official or hasattr(module, "__mtime__"):  # the mark of lm-eval's loader
+            del sys.modules[key]
 
 
 @contextmanager

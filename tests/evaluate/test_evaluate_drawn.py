@@ -101,7 +101,7 @@ def states():
     return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
 
 
-@pytest.mark.parametrize("name", sorted(DRAWS.keys() - {"choices by a generator of its own"}))
+@pytest.mark.parametrize("name", sorted(DRAWS))
 def test_every_run_is_asked_the_same_and_its_own_random_states_are_kept(name, drawing, tiny, evaluation):
     folder = drawing(**DRAWS[name])
 
@@ -166,6 +166,22 @@ def test_an_oracle_is_right_on_a_mirrors_gpqa(tmp_path, evaluation):
     metrics, columns, _ = tasks.score_on(Oracle(), task, evaluation("gpqa_main_zeroshot", limit=None))
     assert metrics["acc"].value == 1
     assert len(set(columns["target"])) == 4, "the right one is anywhere"
+
+
+@pytest.mark.parametrize("name", ["gpqa_main_n_shot", "gpqa_main_zeroshot", "gpqa_main_cot_n_shot"])
+def test_a_second_load_in_one_process_asks_what_the_first_asked(name, tmp_path):
+    """The examples of GPQA are shuffled by a generator that its module holds for good."""
+    place = tmp_path / "Idavidrein" / "gpqa" / "gpqa_main"
+    place.mkdir(parents=True)
+    wrong = {f"Incorrect Answer {i}": str(i) for i in (1, 2, 3)}
+    rows = [{"Question": f"{n}?", "Correct Answer": "right", **wrong, "Explanation": "so"} for n in range(12)]
+    (place / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def asked():
+        [task] = tasks.load(name, "path", str(tmp_path))["tasks"].values()
+        return [task.doc_to_text(doc) for doc in task.eval_docs], [doc["answer"] for doc in task.fewshot_docs()]
+
+    assert asked() == asked() == asked()
 
 
 def test_sampled_answers_to_held_out_prompts_can_be_had_again(tiny, evaluation):
