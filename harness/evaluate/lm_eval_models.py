@@ -41,12 +41,32 @@ def _options(evaluation: Evaluation, tokenizer: Any) -> dict[str, Any]:
     }
 
 
+def _refuse_empty(requests: list[Any]) -> None:
+    """Refuse continuations without a token of their own, which have no likelihood.
+
+    Raises:
+        ValueError: names one, and the end of what stands before it.
+    """
+    for texts, _, continuation in requests:
+        if not continuation:
+            before, answer = texts or ("", "")
+            raise ValueError(
+                f"eval.tasks: the answer {answer!r} behind {before[-40:]!r} has no token of its own: it is empty, or "
+                "the tokenizer merges it into the text before it. Leave the task out, or change its target_delimiter"
+            )
+
+
 class Apart(HFLM):  # type: ignore[misc]
     """Hugging Face model of lm-eval that also generates correctly behind virtual tokens.
 
     PEFT's prompt learning passes no positions on, so that left padding would move the tokens behind it. For such a
     model only prompts of equal length are batched, without padding.
     """
+
+    def _loglikelihood_tokens(self, requests: list[Any], *arguments: Any, **options: Any) -> list[tuple[float, bool]]:
+        _refuse_empty(requests)
+        scores: list[tuple[float, bool]] = super()._loglikelihood_tokens(requests, *arguments, **options)
+        return scores
 
     def _model_generate(self, context: Any, max_length: int, stop: list[str], **options: Any) -> Any:
         if not getattr(getattr(self.model, "active_peft_config", None), "is_prompt_learning", False):
@@ -79,6 +99,7 @@ class SharedPrefix(Apart):
 
     def _loglikelihood_tokens(self, requests: list[Any], *arguments: Any, **options: Any) -> list[tuple[float, bool]]:
         """Score (texts, context tokens, continuation tokens). Long contexts are cut on the left, as in HFLM."""
+        _refuse_empty(requests)
         pairs = []
         for _, context, continuation in requests:
             room = self.max_length + 1 - len(continuation)

@@ -410,3 +410,14 @@ def test_rows_of_a_gpu_are_padded_to_multiples_that_the_model_has_positions_for(
         assert one.is_greedy == other.is_greedy
     model.config.max_position_embeddings = 63
     assert real(model, 20, "cuda") == 20
+
+
+@pytest.mark.parametrize("backend", ["shared_prefix", "hf"])
+@pytest.mark.parametrize("place", [0, 2])
+def test_an_answer_without_a_token_of_its_own_is_refused(backend, place, tiny, evaluation):
+    """A tokenizer may merge it into the question; lm-eval asserts that none does."""
+    model = lm_eval_models.of(*tiny, evaluation("piqa", backend=backend), lambda done, total: None)
+    requests = [(("Question", f" answer {n}"), [5, 6], [7]) for n in range(3)]
+    requests[place] = (("Question", "s"), [5, 6], [])
+    with pytest.raises(ValueError, match=r"^eval\.tasks: the answer 's' behind 'Question' has no token of its own"):
+        model._loglikelihood_tokens(requests)
