@@ -281,7 +281,8 @@ class EvalSpec(Strict):
     retention_limit: Positive | None
     task_limits: dict[str, Positive] = field(default_factory=dict, hash=False)  # of single tasks, where they are asked
     heldout_limit: Positive | None  # rows per held-out set
-    num_fewshot: Annotated[int, Field(ge=0)] | None  # null: the task's own number
+    # null: the task's own number. A number also replaces a task's own 0, which lm-eval's command would keep
+    num_fewshot: Annotated[int, Field(ge=0)] | None
     chat_template: bool
     batch_size: Positive  # rows per batch: of generation, and of the backend hf
     test: Literal["always", "selected", "never"]  # selected: only what the last stage of a sweep has chosen
