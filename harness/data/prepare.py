@@ -52,7 +52,8 @@ def prepare(
 
     A training row goes if an equal one was there before, or if its prompt occurs in a test set (with `split_by=row` its
     prompt and answer together); case and white space do not tell prompts apart. Which side a row is on and the order of
-    the rows depend on their content alone, and equal prompts are on the same side.
+    the rows depend on their content alone, and equal prompts are on the same side. Rows that are mixed in are held
+    against all rows before them, those of `data.train` and of earlier entries of `data.mix`, and it is they that go.
 
     Args:
         spec: which rows, and what becomes of those that are found wrong.
@@ -80,17 +81,22 @@ class _Preparing:
         self.read_of: Counter[str] = Counter()
         self.rows_read = 0
         self.forbidden: set[bytes] = set()
+        # what rows that are mixed in are held against: digests of rows, answers of prompts, and near duplicates
+        self.before: set[bytes] = set()
+        self.answer_of: dict[bytes, bytes] = {}
+        self.contradictory: set[bytes] = set()  # prompts that have several answers
+        self.near = NearDuplicates() if spec.on_near_duplicate != "keep" else None
         self.readings: dict[str, Reading] = {}
         self.dialogues: list[chat.Dialogue] = []
 
     def result(self) -> Prepared:
         spec = self.spec
         test = self._test()
-        given, ordered, contradictory = self._ordered(spec.train)
+        given, ordered = self._ordered(spec.train)
         validation, train = Collector(self.scratch), Collector(self.scratch)
         prompts: set[bytes] = set()  # the first ones: enough to tell a few from many
         kept_of: Counter[str] = Counter()
-        for example in self._kept(ordered, contradictory):
+        for example in self._kept(ordered):
             if len(prompts) < _FEW_PROMPTS:
                 prompts.add(short(key(example)))
             if fraction(example, spec.split_by) < spec.validation_fraction:
@@ -98,6 +104,9 @@ class _Preparing:
             elif spec.max_rows is None or len(train) < spec.max_rows:
                 train.add(example)
                 kept_of[_source(example)] += 1
+            else:
+                continue
+            self._remember(example)
         self._check_not_empty(given, {"training": len(train), "validation": len(validation)}, len(prompts))
         for example in self._mixed(len(train)):
             train.add(example)
@@ -192,27 +201,32 @@ class _Preparing:
         if len(named) < MOST_NAMED:
             named.append(message)
 
-    def _ordered(self, parts: Iterable[RowsSpec]) -> tuple[int, Sorted, set[bytes]]:
-        """Return (rows given, the examples in the order of their content, the prompts that have several answers)."""
+    def _ordered(self, parts: Iterable[RowsSpec]) -> tuple[int, Sorted]:
+        """Return (rows given, the examples in the order of their content), and note prompts that have several answers.
+
+        Rows of earlier parts count among the answers.
+        """
         ordered, given = Sorted(self.scratch), 0
-        answer_of: dict[bytes, bytes] = {}
-        contradictory: set[bytes] = set()
         for example in self._examples(parts):
             given += 1
             ordered.add(example, order(example))
             if self.spec.on_contradiction != "keep" and example.prompt.strip():
                 prompt, answer = short(key(example)), short(normalize(example.completion))
-                if answer_of.setdefault(prompt, answer) != answer:
-                    contradictory.add(prompt)
-        return given, ordered, contradictory
+                if self.answer_of.setdefault(prompt, answer) != answer:
+                    self.contradictory.add(prompt)
+        return given, ordered
 
-    def _kept(self, ordered: Sorted, contradictory: set[bytes]) -> Iterator[Example]:
+    def _remember(self, example: Example) -> None:
+        if self.spec.mix:  # nothing else asks for it
+            self.before.add(order(example))
+
+    def _kept(self, ordered: Sorted) -> Iterator[Example]:
         """Yield what is left without duplicates, prompts of the test sets, contradictions and near duplicates."""
         spec, last, first_place = self.spec, b"", ""
-        near = NearDuplicates() if spec.on_near_duplicate != "keep" else None
         for example, digest in ordered:
-            if digest == last:
-                self._note("duplicate", f"{example.place}: the same as {first_place}", spec.on_duplicate)
+            if digest == last or digest in self.before:
+                twin = first_place if digest == last else "a row of data.train or of an earlier entry of data.mix"
+                self._note("duplicate", f"{example.place}: the same as {twin}", spec.on_duplicate)
                 if spec.on_duplicate != "keep":
                     self.removed["duplicate"] += 1
                     continue
@@ -223,14 +237,14 @@ class _Preparing:
                 self._note("in_test", f"{example.place}: its {what} in a test set", spec.on_test_overlap)
                 self.removed["in_test"] += 1
                 continue
-            if prompt in contradictory:
+            if prompt in self.contradictory:
                 message = f"{example.place}: its prompt has several answers"
                 self._note("contradiction", message, spec.on_contradiction)
                 self.removed["contradiction"] += 1
                 continue
-            twin = near.look(example) if near else None
-            if twin is not None:
-                self._note("near_duplicate", f"{example.place}: nearly the same as {twin}", spec.on_near_duplicate)
+            near = self.near.look(example) if self.near else None
+            if near is not None:
+                self._note("near_duplicate", f"{example.place}: nearly the same as {near}", spec.on_near_duplicate)
                 self.removed["near_duplicate"] += 1
                 continue
             yield example
@@ -240,12 +254,10 @@ class _Preparing:
         remainder = 1 - sum(rows.share or 0 for rows in self.spec.mix)
         for rows in self.spec.mix:
             wanted = max(1, round(num_train * (rows.share or 0) / remainder))
-            _, ordered, _ = self._ordered([rows])
+            _, ordered = self._ordered([rows])
             # a prompt on the validation side of the split is never trained on
             usable = (
-                e
-                for e in self._kept(ordered, set())
-                if fraction(e, self.spec.split_by) >= self.spec.validation_fraction
+                e for e in self._kept(ordered) if fraction(e, self.spec.split_by) >= self.spec.validation_fraction
             )
             taken = list(islice(usable, wanted))
             if len(taken) < wanted:
@@ -253,7 +265,9 @@ class _Preparing:
                     f"data.mix: share={rows.share} of all training rows means {wanted} rows beside {num_train}, and "
                     f"{place(rows)} has {len(taken)} that can be used: lower its share or give more rows"
                 )
-            yield from taken
+            for example in taken:
+                self._remember(example)
+                yield example
 
     def _changes(self) -> Iterator[str]:
         """Yield a line for each way in which chat templates change messages, and for what they add to them."""

@@ -186,6 +186,83 @@ def test_general_data_are_mixed_in_by_their_share(tmp_path):
         prepare(data(path, mix=(RowsSpec(file=str(general), share=0.9),)))
 
 
+LONG = " ".join(f"word{n}" for n in range(40))
+OF_TRAINING = [*ROWS, {"prompt": f"{LONG} one", "completion": " x"}]
+OTHERS = [{"prompt": f"General {n}", "completion": f" general {n}"} for n in range(30)]
+
+
+def _repeats(kind, trained):
+    """Return the entries of a mix that repeat rows in one way, the number of such rows, and the policy for them."""
+    copies = [{"prompt": e.prompt, "completion": e.completion} for e in trained][:5]
+    other_answers = [{**row, "completion": " another"} for row in copies]
+    return {
+        "training rows": ([[*OTHERS, *copies]], 5, "duplicate"),
+        "rows of an earlier entry": ([OTHERS, OTHERS], 30, "duplicate"),
+        "answers of training rows": ([[*OTHERS, *other_answers]], 5, "contradiction"),
+        "answers of the entry": ([[*OTHERS, {**OTHERS[0], "completion": " b"}]], 2, "contradiction"),
+        "answers of an earlier entry": ([OTHERS, [{**row, "completion": " b"} for row in OTHERS]], 30, "contradiction"),
+        "words of a training row": ([[*OTHERS, {"prompt": f"{LONG} two", "completion": " x"}]], 1, "near_duplicate"),
+    }[kind]
+
+
+MIXED_AGAIN = (
+    "training rows", "rows of an earlier entry", "answers of training rows", "answers of the entry",
+    "answers of an earlier entry", "words of a training row",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", MIXED_AGAIN)
+def test_rows_that_are_mixed_in_are_held_against_all_rows_before_them(tmp_path, kind):
+    assert len(MIXED_AGAIN) == 6
+    path = written(tmp_path, ".jsonl", OF_TRAINING)
+    alone = prepare(data(path))
+    entries, number, policy = _repeats(kind, alone.train)
+    mix = []
+    for index, rows in enumerate(entries):
+        file = tmp_path / f"general{index}.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        mix.append(RowsSpec(file=str(file)))
+    num_train = len(alone.train)
+
+    def mixed(wanted, **policies):
+        """Mix so many rows of each entry in: without duplicates, the first of its order."""
+        remainder = 1 / (1 + sum(wanted) / num_train)
+        shares = [each / num_train * remainder for each in wanted]
+        entries = tuple(RowsSpec(file=part.file, share=share) for part, share in zip(mix, shares, strict=True))
+        return prepare(data(path, mix=entries, **policies))
+
+    usable = []  # rows of each entry that are not on the validation side
+    for part in mix:
+        rows = prepare(data(part.file, rows=part, on_duplicate="keep", on_contradiction="keep")).train
+        usable.append(len(rows))
+    kept = mixed(usable, **{f"on_{policy}": "keep"})
+    assert len(kept.train) == num_train + sum(usable)
+    assert kept.removed == {}
+    with pytest.raises(ValueError, match=rf"general\d.jsonl:\d+: .*\(data.on_{policy}=error\)"):
+        mixed(usable, **{f"on_{policy}": "error"})
+    with pytest.raises(ValueError, match=r"data.mix: share=.* that can be used"):
+        mixed(usable, **{f"on_{policy}": "drop"})
+    if kind.endswith("earlier entry"):
+        return  # nothing is left of the second one
+    fewer = mixed([usable[0] - number], **{f"on_{policy}": "drop"})
+    assert list(fewer.removed) == [policy]
+    assert 0 < fewer.removed[policy] <= number, "no row behind the last that is taken is looked at"
+    assert len(set(fewer.train)) == len(fewer.train) == num_train + usable[0] - number
+    assert set(alone.train) <= set(fewer.train), "rows that are mixed in go, those that were there stay"
+
+
+def test_validation_rows_that_are_mixed_in_are_counted(tmp_path):
+    path, general = written(tmp_path, ".jsonl", ROWS), tmp_path / "general.jsonl"
+    held_out = [{"prompt": e.prompt, "completion": e.completion} for e in prepare(data(path)).validation]
+    general.write_text("".join(json.dumps(row) + "\n" for row in [*held_out, *OTHERS]))
+    mix = (RowsSpec(file=str(general), share=0.4),)
+    mixed = prepare(data(path, mix=mix))
+    assert 0 < mixed.removed["duplicate"] <= len(held_out)
+    assert not set(mixed.train) & set(mixed.validation)
+    with pytest.raises(ValueError, match=r"the same as a row of data.train .*data.on_duplicate=error"):
+        prepare(data(path, mix=mix, on_duplicate="error"))
+
+
 def test_sets_beyond_memory_are_the_same_sets(tmp_path, monkeypatch):
     path = written(tmp_path, ".jsonl", [*ROWS, *ROWS[:5]])
     small = prepare(data(path))
