@@ -1,13 +1,12 @@
 """Chats: messages of ChatML and ShareGPT, written out by a chat template, with the assistant's words marked."""
 
-import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import date
-from pathlib import Path
 from typing import Any
 
+from harness.data.chat_template import template_text
 from harness.data.files import RowError
 from harness.records.settings import DataSpec
 
@@ -24,10 +23,6 @@ _THOUGHTS = ("reasoning", "reasoning_content", "thinking", "thought")
 _MARKS = ("weight", "train", "training", "loss", "trainable", "train_on_turn")  # of several programs' formats
 _READ = ("role", "content", "from", "value", *_MARKS)  # of a message
 _UNREAD_MARKS = ("mask", "masked", "loss_mask", "loss_scale", "loss_weight", "train_detail")
-# The date that Llama 3.1's template writes if none is given. Templates that ask for today's date get it as well, or
-# rows would change from day to day.
-_DAY = date(2024, 7, 26)
-_TODAY = re.compile(r"strftime_now\(\s*(['\"])(.*?)\1\s*\)")
 _MOST_HEADERS = 5  # texts before answers that are noted
 _MARK = "\u2063answer\u2063"  # no template writes this
 
@@ -185,43 +180,6 @@ def _refuse_tools(message: dict[str, Any], where: str) -> None:
         )
 
 
-def template_text(template: str | None, tokenizer: Any) -> str | None:
-    """Return the chat template that `data.template` names, from a file or the tokenizer; None if that has none.
-
-    A template that writes today's date gets a fixed date instead, so that rows and prompts are the same on every day.
-
-    Raises:
-        ValueError: no such file, or the model was named and has none.
-    """
-    own = tokenizer.chat_template
-    if isinstance(own, dict):  # several by name
-        own = own.get("default")
-    if template in (None, "model"):
-        if template == "model" and not own:
-            raise ValueError("data.template=model: this model's tokenizer has no chat template; name a .jinja file")
-        return _of_one_day(str(own)) if own else None
-    return _of_one_day(template_file(str(template)).read_text(encoding="utf-8"))
-
-
-def _of_one_day(template: str) -> str:
-    return _TODAY.sub(lambda call: json.dumps(_DAY.strftime(call[2])), template)
-
-
-def template_file(template: str) -> Path:
-    """Return the file that `data.template` names.
-
-    Raises:
-        ValueError: there is no such file.
-    """
-    path = Path(template)
-    if not path.is_file():
-        raise ValueError(
-            f"data.template={template}: no such file, looked for from {Path.cwd()}; give null (chats by the model's "
-            "chat template, other rows plain), model (every row by it) or the path of a jinja file"
-        )
-    return path
-
-
 def is_asked_for(spec: DataSpec) -> bool:
     """Return whether a chat template writes rows of these data."""
     parts = (*spec.train, *spec.test, *spec.mix)
@@ -347,6 +305,8 @@ class Dialogue:
 
     def _span(self, chat: list[Message], index: int, whole: str, where: str) -> tuple[int, int]:
         before, mark, after = self._write(_marked(chat, index), where).partition(_MARK)
+        if not whole.startswith(before):  # templates write an empty thought where an answer, as the mark, has none
+            before = next((prompt for prompt in self._asking(chat[:index], where) if whole.startswith(prompt)), before)
         begin, end = len(before), len(whole) - len(after)
         if not (mark and whole.startswith(before) and whole.endswith(after) and begin < end):
             raise RowError(
@@ -355,6 +315,12 @@ class Dialogue:
                 "learned cannot be told from the rest; use another data.template",
             )
         return begin, end
+
+    def _asking(self, chat: list[Message], where: str) -> Iterator[str]:
+        """Yield the texts with which an answer is asked for, behind which it begins together with its thoughts."""
+        for options in ({}, {"enable_thinking": True}):
+            with suppress(RowError):  # a template for chats of another shape
+                yield self._write(chat, where, add_generation_prompt=True, **options)
 
     def _turns(
         self, chat: list[Message], spans: list[tuple[int, int]], answers: list[int], whole: str, where: str

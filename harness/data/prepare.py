@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any
 
 from harness.data import chat
+from harness.data.chat_template import template_text
 from harness.data.columns import with_test_file
 from harness.data.duplicates import asked, content, fraction, key, normalize, order, short
 from harness.data.files import RowError
@@ -174,7 +175,7 @@ class _Preparing:
         if not as_chat and rows.format not in ("messages", "sharegpt"):
             return Renderer(rows)
         assert self.tokenizer is not None, "who prepares chats hands over a tokenizer"
-        text = chat.template_text(self.spec.template, self.tokenizer)
+        text = template_text(self.spec.template, self.tokenizer)
         dialogue = chat.Dialogue(self.tokenizer, text) if text else None
         self.dialogues += [dialogue] if dialogue else []
         return Renderer(rows, dialogue, as_chat)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from lm_eval.models.huggingface import HFLM
 
-from harness.data.chat import template_text
+from harness.data.chat_template import template_text
 from harness.evaluate import likelihood
 from harness.evaluate.batching import Request
 from harness.records.evaluation import Evaluation

@@ -15,7 +15,7 @@ import yaml
 
 from harness.config.experiment import Experiment, canonical
 from harness.data import files, mirror
-from harness.data.chat import template_file
+from harness.data.chat_template import template_file
 from harness.data.columns import recognize, with_test_file
 from harness.data.rows import check_origin
 from harness.evaluate import task_datasets

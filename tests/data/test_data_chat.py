@@ -1,8 +1,11 @@
 """Chats: which tokens are learnt, what a template must not do, and what is refused."""
 
+from pathlib import Path
+
 import pytest
 
-from harness.data.chat import Dialogue, template_text
+from harness.data.chat import Dialogue
+from harness.data.chat_template import template_text
 from harness.data.encode import encode
 from harness.data.files import RowError
 from harness.data.format import Renderer
@@ -101,6 +104,37 @@ def test_a_template_that_rewrites_an_answer_is_refused(tokens):
     loud = "{% for m in messages %}{{ m.content | upper }}!{% endfor %}"
     with pytest.raises(RowError, match="does not write message 2 as it stands"):
         example(tokens, chatml(TURNS[1:3]), template=loud)
+
+
+THOUGHT = "<think>\ntwo and two\n</think>\n\nfour"
+# templates as TRL keeps them -> what is learned of an answer with a thought; earlier thoughts are cut off
+THINKING = {
+    "qwen3": (THOUGHT, "four<|im_end|>"),
+    "qwen3_training": (THOUGHT, THOUGHT + "<|im_end|>"),
+    "qwen3_5_think": (THOUGHT.removeprefix("<think>\n"), "four<|im_end|>"),  # the generation prompt opens the thought
+    "qwen3_5_nothink": (THOUGHT.removeprefix("<think>\n"), "four<|im_end|>"),
+    "qwen3_6": (THOUGHT.removeprefix("<think>\n"), "four<|im_end|>"),
+    "glm4moe": ("\n<think>two and two</think>\nfour", "four"),
+    "nemotron_3_nano": (THOUGHT.removeprefix("<think>\n"), "\n\nfour<|im_end|>"),
+}
+
+
+@pytest.mark.parametrize("name", THINKING)
+def test_thoughts_are_learned_as_the_template_writes_them(tokens, name):
+    import trl
+
+    assert len(THINKING) == 7
+    template = (Path(trl.__file__).parent / "chat_templates" / f"{name}.jinja").read_text(encoding="utf-8")
+    last, earlier = THINKING[name]
+    turns = [("user", "2+2?"), ("assistant", THOUGHT)]
+    one, two = (example(tokens, chatml(many), template=template) for many in (turns, turns * 2))
+    assert (one.completion, two.completion) == (last, last)
+    whole = tokens.apply_chat_template(chatml(turns)["messages"], tokenize=False, chat_template=template)
+    assert one.prompt + one.completion + one.ending == whole.rstrip()
+    [(begin, end)] = two.turns
+    assert two.prompt[begin:end] == earlier
+    plain = example(tokens, chatml([turns[0], ("assistant", "four")]), template=template)
+    assert plain.completion.endswith("four"), "an answer without a thought is read as before"
 
 
 def test_a_template_that_asks_for_todays_date_writes_the_same_every_day(tokens, tmp_path):

@@ -6,7 +6,8 @@ import re
 from typing import Any
 
 from harness.config.experiment import Experiment
-from harness.data.chat import is_asked_for, template_text
+from harness.data.chat import is_asked_for
+from harness.data.chat_template import template_text
 from harness.sources import models
 
 _MARKER = re.compile(r"<\|[^|<>\s]+\|>|<(?:start|end)_of_turn>|\[/?INST\]")
