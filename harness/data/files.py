@@ -201,7 +201,11 @@ def _skip(text: str, place: int) -> int:
 
 
 def delimited(path: Path) -> Iterator[Found]:
-    """Yield the rows of a CSV or TSV file by its header's names, numbered by the lines on which they begin."""
+    """Yield the rows of a CSV or TSV file by its header's names, numbered by the lines on which they begin.
+
+    Raises:
+        ValueError: the header cannot be read, or does not name every column once.
+    """
     csv.field_size_limit(_LONGEST_FIELD)
     bad: list[int] = []
     blank: list[int] = []
@@ -215,6 +219,8 @@ def delimited(path: Path) -> Iterator[Found]:
             except StopIteration:
                 return
             except csv.Error as error:
+                if header is None:  # the next row would be taken for it
+                    raise ValueError(f"{path}:{number}: the header is not CSV ({error}); correct its quotes") from error
                 yield number, RowError("malformed", f"{path}:{number}: not CSV ({error}); correct its quotes")
                 continue
             if not values:
@@ -227,6 +233,8 @@ def delimited(path: Path) -> Iterator[Found]:
                 yield number, _record(header, values, f"{path}:{number}", bad)
                 continue
             header = values
+            if bad:
+                raise ValueError(f"{path}:{bad[0]}: the header is not UTF-8; save the file as UTF-8")
             _check_header(header, path)
 
 

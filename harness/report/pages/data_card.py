@@ -26,7 +26,7 @@ KINDS = {
     "duplicate": "exact duplicate",
     "near_duplicate": "near duplicate",
     "contradiction": "conflicting answers to one prompt",
-    "in_test": "prompt is in a test set",
+    "in_test": "occurs in a test set",
 }
 _SOURCES = ("Source", "Rows", "Training rows", "License")
 _ISSUES = ("Issue", "Rows", "Treatment", "Examples")
