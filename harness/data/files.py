@@ -320,22 +320,49 @@ def _numbered(batches: Iterable[Any], path: Path) -> Iterator[Found]:
         names = batch.schema.names
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"{path}: the column {twice} is there twice; rename one")
-        columns = [_with_short_numbers(column) for column in batch.columns]
-        for row in type(batch).from_arrays(columns, names=names).to_pylist():
+        short = [_shortening(field.type) for field in batch.schema]
+        for row in batch.to_pylist():
             number += 1
-            yield number, row
+            yield (
+                number,
+                {name: make(row[name]) if make else row[name] for name, make in zip(names, short, strict=True)},
+            )
 
 
-def _with_short_numbers(column: Any) -> Any:
-    """Return narrow floats as the doubles of their shortest text: 0.1, not 0.10000000149011612."""
-    import numpy
-    import pyarrow
+def _shortening(kind: Any) -> Callable[[Any], Any] | None:
+    """Return what makes narrow floats the doubles of their shortest text: 0.1, not 0.10000000149011612.
 
-    if column.type not in (pyarrow.float16(), pyarrow.float32()):
-        return column
-    kind = numpy.dtype(column.type.to_pandas_dtype()).type
-    values = [None if value is None else float(str(kind(value))) for value in column.to_pylist()]
-    return pyarrow.array(values, pyarrow.float64())
+    It reaches into lists, structs, maps and dictionaries. None: values of this type hold no narrow floats.
+    """
+    from pyarrow import types
+
+    if types.is_float16(kind) or types.is_float32(kind):
+        narrow = kind.to_pandas_dtype()
+        return _unless_null(lambda value: float(str(narrow(value))))
+    if types.is_dictionary(kind):
+        return _shortening(kind.value_type)
+    if types.is_struct(kind):
+        fields = {field.name: short for field in kind if (short := _shortening(field.type))}
+        shortened = lambda row: {name: fields.get(name, _same)(value) for name, value in row.items()}  # noqa: E731
+        return _unless_null(shortened) if fields else None
+    if types.is_map(kind):
+        key, item = (_shortening(part) or _same for part in (kind.key_type, kind.item_type))
+        pairs = lambda values: [(key(name), item(value)) for name, value in values]  # noqa: E731
+        return None if key is item is _same else _unless_null(pairs)
+    part = _shortening(kind.value_type) if types.is_nested(kind) and hasattr(kind, "value_type") else None
+    return _each(part) if part else None  # of a list of any kind
+
+
+def _unless_null(make: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: None if value is None else make(value)
+
+
+def _each(make: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return _unless_null(lambda values: [make(value) for value in values])
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 READERS: dict[str, Callable[[Path], Iterator[Found]]] = {

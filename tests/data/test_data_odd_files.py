@@ -56,6 +56,31 @@ def test_a_number_of_any_width_is_trained_with_the_digits_that_it_has(tmp_path, 
     assert values[3] is None
 
 
+F32 = pyarrow.float32()
+NESTED = {
+    "list": (pyarrow.list_(F32), [0.1, None]),
+    "large list": (pyarrow.large_list(F32), [0.1]),
+    "list of a length": (pyarrow.list_(F32, 2), [0.1, 2.5]),
+    "struct": (pyarrow.struct({"a": F32, "b": pyarrow.string()}), {"a": 0.1, "b": "x"}),
+    "list of structs": (pyarrow.list_(pyarrow.struct({"a": pyarrow.list_(F32)})), [{"a": [0.1]}, None]),
+    "map": (pyarrow.map_(pyarrow.string(), F32), [("k", 0.1)]),
+    "map of names": (pyarrow.map_(F32, pyarrow.string()), [(0.1, "v")]),
+    "dictionary": (pyarrow.dictionary(pyarrow.int32(), F32), 0.1),
+    "no narrow number": (pyarrow.list_(pyarrow.struct({"a": pyarrow.float64()})), [{"a": 0.1}]),
+}
+
+
+@pytest.mark.parametrize("name", NESTED)
+def test_numbers_within_lists_and_structs_have_the_digits_of_their_width(tmp_path, name):
+    assert len(NESTED) == 9
+    kind, value = NESTED[name]
+    values = [value, None]
+    is_dictionary = pyarrow.types.is_dictionary(kind)
+    column = pyarrow.array(values, F32).dictionary_encode() if is_dictionary else pyarrow.array(values, kind)
+    write(tmp_path / "rows.arrow", pyarrow.table({"x": column}))
+    assert [row["x"] for row in rows_of(tmp_path / "rows.arrow")] == values
+
+
 def test_a_decimal_is_trained_as_it_is_written(tmp_path):
     write(tmp_path / "rows.parquet", pyarrow.table({"completion": [decimal.Decimal("2.50")], "prompt": ["p"]}))
     assert written(rows_of(tmp_path / "rows.parquet")[0]["completion"]) == "2.50"
