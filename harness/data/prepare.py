@@ -145,7 +145,11 @@ class _Preparing:
         return short(asked(example, self.spec.split_by))
 
     def _examples(self, parts: Iterable[RowsSpec]) -> Iterator[Example]:
-        """Yield rows as examples. An unusable row is noted, and is an error if the configuration says so."""
+        """Yield rows as examples. An unusable row is noted, and is an error if the configuration says so.
+
+        Raises:
+            ValueError: also if no row has the column of the topics.
+        """
         for rows in parts:
             make: Renderer | None = None
             columns: set[str] = set()  # of all rows, since one may come late
@@ -164,6 +168,12 @@ class _Preparing:
                     continue
                 self.read_of[place(rows)] += 1
                 yield example
+            # topics are counted of training rows; a test file has the training rows' settings
+            if rows.topic and columns and rows.topic not in columns and rows not in self.spec.test:
+                raise ValueError(
+                    f"{place(rows)}: topic={rows.topic}: no row has such a column, they have "
+                    f"{', '.join(sorted(map(str, columns)))}; name one of them, or set topic to null"
+                )
 
     def _tell(self) -> None:
         self.rows_read += 1

@@ -143,6 +143,27 @@ def test_columns_that_show_no_format_are_refused(tmp_path):
 BAD = '{"prompt": "p", "completion": " c"}\nnot json\n{"prompt": "q", "completion": ""}\n'
 
 
+@pytest.mark.parametrize("part", ["train", "mix"])
+def test_a_column_of_topics_that_no_row_has_is_refused(tmp_path, part):
+    path, other = written(tmp_path, ".jsonl", ROWS), tmp_path / "other.jsonl"
+    other.write_text("".join(json.dumps({"prompt": f"p{n}", "completion": f" c{n}"}) + "\n" for n in range(9)))
+    rows = RowsSpec(file=str(other), topic="subject", share=0.1 if part == "mix" else None)
+    with pytest.raises(
+        ValueError, match=r"other.jsonl: topic=subject: no row has .* they have completion, prompt; name"
+    ):
+        prepare(data(path, **{part: (rows,)}))
+    with other.open("a") as file:
+        file.write(json.dumps({"prompt": "p", "completion": " c", "subject": "arts"}) + "\n")
+    prepare(data(path, **{part: (rows,)}))
+
+
+def test_a_test_file_needs_no_topics(tmp_path):
+    path, other = written(tmp_path, ".jsonl", ROWS), tmp_path / "other.jsonl"
+    other.write_text("".join(json.dumps({**row, "prompt": f"Topic {row}", "subject": "a"}) + "\n" for row in ROWS))
+    prepared = prepare(data(other, rows=RowsSpec(file=str(other), topic="subject"), test_file=str(path)))
+    assert len(prepared.test) == len(ROWS)
+
+
 def test_policies_drop_and_count_or_refuse(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in [*ROWS, ROWS[0]]) + BAD)
