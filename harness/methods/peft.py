@@ -31,7 +31,9 @@ CANNOT = {
 
 IN_EVERY_LAYER = ("CARTRIDGE", "PREFIX_TUNING")  # virtual tokens that are keys and values
 VIRTUAL = ("CPT", "PROMPT_TUNING", "P_TUNING", *IN_EVERY_LAYER)
-UNMERGED = ("ADAPTION_PROMPT", *VIRTUAL)  # types that change no weight of the base
+# types that change no weight of the base: what they add depends on the inputs, or on the task
+UNMERGED = ("ADAPTION_PROMPT", "LILY", "MULTITASK_PROMPT_TUNING", "POLY", "SHADOW", "XLORA", *VIRTUAL)
+_BY_INPUTS = ("alora_invocation_tokens", "arrow_config")  # settings with which LoRA's update depends on the inputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +53,8 @@ class Peft(Adapted):
 
     @property
     def merges(self) -> bool:
-        """Return whether the type changes weights of the base."""
-        return self.peft_type not in UNMERGED
+        """Return whether the type changes weights of the base, by the same update for all inputs."""
+        return self.peft_type not in UNMERGED and not any(self.options.get(name) for name in _BY_INPUTS)
 
     def unsupported(self, context: Context) -> str:
         """Refuse sharding, since types differ in the weights that they read, and what virtual tokens refuse."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -74,16 +75,19 @@ class Adapted(Method):
         """
         from peft.tuners.tuners_utils import BaseTunerLayer
 
-        for layer in model.modules() if self.merges else ():
-            if isinstance(layer, BaseTunerLayer):
-                with _widened(layer.get_base_layer()):
+        layers = [m for m in model.modules() if isinstance(m, BaseTunerLayer)] if self.merges else []
+        untied = _untie(model, layers)
+        for layer in layers:
+            with _widened(layer.get_base_layer()):
+                try:
                     layer.merge()
+                except NotImplementedError as error:
+                    raise ValueError(f"method={self.name} cannot be merged: PEFT says {error}") from error
+            vars(layer)["merge"] = _nothing  # PEFT merges again as it unloads, and OSF's layers would do so twice
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="All adapters are already merged")
+            warnings.filterwarnings("ignore", message=".*(tie_word_embeddings|no longer tied)")  # seen to here
             plain = super().merge(model)
-        head, embeddings = plain.get_output_embeddings(), plain.get_input_embeddings()
-        if head is not None and head.weight is not embeddings.weight:  # `modules_to_save` trains a copy of one of them
-            plain.config.tie_word_embeddings = False
+        _settle_tie(plain, untied)
         return plain
 
     def saved(self, model: Any) -> dict[str, torch.Tensor]:
@@ -111,6 +115,38 @@ class _NormCache(dict[str, Any]):
 
     def __setitem__(self, key: str, value: Any) -> None:
         super().__setitem__(key, value.new_empty(0) if key.startswith("lora-weight") else value)
+
+
+def _untie(model: Any, layers: Iterable[Any]) -> bool:
+    """Give adapted layers that share a weight with others, as a head with embeddings, their own; return whether any do.
+
+    Attached, each has an update of its own, or none. Merged into the one weight, it would be the update of all.
+    """
+    import torch
+
+    adapters = list(map(id, layers))
+    plain = {id(module): module for module in model.modules() if id(module) not in adapters}
+    users = Counter(id(module._parameters.get("weight")) for module in plain.values())
+    shared = [inner for layer in layers if users[id(getattr(inner := layer.get_base_layer(), "weight", None))] > 1]
+    for inner in shared:
+        inner.weight = torch.nn.Parameter(inner.weight.detach().clone(), requires_grad=False)
+    return bool(shared)
+
+
+def _settle_tie(plain: Any, untied: bool) -> None:
+    """Say in the configuration whether the head still has the embeddings' weight, after both may have been changed."""
+    import torch
+
+    head, embeddings = plain.get_output_embeddings(), plain.get_input_embeddings()
+    if untied and head is not None and torch.equal(head.weight, embeddings.weight):  # both were changed alike
+        head.weight = embeddings.weight
+        plain.config.tie_word_embeddings = True
+    elif head is not None and head.weight is not embeddings.weight:  # or `modules_to_save` trains a copy of one of them
+        plain.config.tie_word_embeddings = False
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    """Do nothing, as a layer that was merged before."""
 
 
 @contextmanager

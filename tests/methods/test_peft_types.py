@@ -11,12 +11,13 @@ import pytest
 import torch
 from peft.config import PromptLearningConfig
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from transformers import AutoConfig
 from workshop import Workshop
 
 from harness.evaluate import heldout
 from harness.methods.base import Method
 from harness.methods.contexts import Packed, TrainedWith
-from harness.methods.peft import CANNOT, IN_EVERY_LAYER, UNMERGED, VIRTUAL
+from harness.methods.peft import CANNOT, IN_EVERY_LAYER, UNMERGED, VIRTUAL, Peft
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # each type has warnings of its own
 
@@ -97,14 +98,89 @@ def test_virtual_tokens_are_those_of_the_installed_peft() -> None:
     assert len(VIRTUAL) == 5
 
 
+def perturbed(method: Method, workshop: Workshop) -> Any:
+    model = workshop.attach(method)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in (p for p in model.parameters() if p.requires_grad):
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model
+
+
+def check_merged(method: Method, workshop: Workshop, folder: Path) -> None:
+    """Merged and read back, the model answers as it does attached, which is not as the base does."""
+    model = perturbed(method, workshop)
+    attached = workshop.logits(model)
+    assert (attached - workshop.logits(workshop.load(method))).abs().max() > 1e-3
+    plain = method.merge(model)
+    plain.save_pretrained(folder)
+    for merged in (plain, type(plain).from_pretrained(folder)):
+        assert torch.allclose(workshop.logits(merged), attached, atol=1e-4, rtol=1e-4)
+
+
+MERGED = [name for name in TYPES if name not in (*CANNOT, *UNMERGED)]
+
+
 @pytest.mark.parametrize("peft_type", [name for name in TYPES if name not in CANNOT])
-def test_a_type_that_changes_no_weight_is_not_merged_and_others_can_be(
-    peft_type: str, make: Callable[..., Method], workshop: Workshop
+def test_a_type_is_merged_into_a_model_that_answers_as_it_does_or_refused(
+    peft_type: str, make: Callable[..., Method], workshop: Workshop, biased: Workshop, tmp_path: Path
 ) -> None:
+    assert len(MERGED) == 32
     options = [f"method.options.{option}" for option in OPTIONS.get(peft_type, "").split()]
     method = make("peft", f"method.peft_type={peft_type}", *options)
-    has_merge = hasattr(workshop.attach(method).base_model, "merge_and_unload")
-    assert method.merges == has_merge == (peft_type not in UNMERGED)
+    assert method.merges == (peft_type in MERGED)
+    if method.merges:
+        check_merged(method, biased if peft_type == "BEFT" else workshop, tmp_path)
+    else:
+        with pytest.raises(ValueError, match="cannot be merged into the base model"):
+            method.merge(workshop.attach(method))
+
+
+@pytest.mark.parametrize("peft_type", [name for name in MERGED if name != "BEFT"])  # the head has no bias
+def test_a_head_that_the_base_ties_is_merged_alone(
+    peft_type: str, make: Callable[..., Method], workshop: Workshop, tmp_path: Path
+) -> None:
+    options = [o for o in OPTIONS.get(peft_type, "").split() if "_modules" not in o]
+    target = ["target_modules=[lm_head]", *(["feedforward_modules=[]"] if peft_type == "IA3" else [])]
+    block = {"C3A": ["block_size=4"], "ROAD": ["group_size=4"], "VBLORA": ["vector_length=4"]}.get(peft_type, options)
+    method = make("peft", f"method.peft_type={peft_type}", *(f"method.options.{o}" for o in (*block, *target)))
+    check_merged(method, workshop, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "tied"),
+    [
+        ({"target_modules": ["embed_tokens"]}, False),
+        ({"target_modules": ["embed_tokens"], "use_dora": True}, False),
+        ({"target_modules": ["embed_tokens"], "ensure_weight_tying": True}, True),
+        ({"target_modules": ["embed_tokens", "lm_head"]}, False),
+        ({"target_modules": ["embed_tokens"], "modules_to_save": ["lm_head"]}, False),
+        ({"target_modules": ["lm_head"], "modules_to_save": ["embed_tokens"]}, False),
+        ({"target_modules": ["lm_head"], "use_dora": True}, False),
+        ({"target_modules": ["lm_head"], "init_lora_weights": "pissa"}, False),
+        ({"target_modules": ["q_proj"], "target_parameters": ["lm_head.weight"]}, False),
+        ({"target_modules": ["q_proj"], "trainable_token_indices": [5, 6]}, True),
+        ({"target_modules": ["q_proj"], "trainable_token_indices": {"lm_head": [5, 6]}}, False),
+    ],
+)
+def test_what_is_adapted_of_tied_embeddings_is_merged_as_it_acts(
+    options: dict[str, Any], tied: bool, workshop: Workshop, tmp_path: Path
+) -> None:
+    method = Peft(peft_type="LORA", target="all_linear", options=options, lr=1e-3)
+    check_merged(method, workshop, tmp_path)
+    assert AutoConfig.from_pretrained(tmp_path).tie_word_embeddings is tied
+
+
+@pytest.mark.parametrize("peft_type", ["HIRA", "OFT", "TINYLORA"])
+def test_embeddings_that_the_base_ties_are_merged_alone(peft_type: str, workshop: Workshop, tmp_path: Path) -> None:
+    options = {"target_modules": ["embed_tokens"]}
+    check_merged(Peft(peft_type=peft_type, target="all_linear", options=options, lr=1e-3), workshop, tmp_path)
+
+
+def test_an_adapter_that_acts_from_a_token_on_is_not_merged(workshop: Workshop) -> None:
+    method = Peft(peft_type="LORA", target="all_linear", options={"alora_invocation_tokens": [5]}, lr=1e-3)
+    with pytest.raises(ValueError, match="cannot be merged into the base model"):
+        method.merge(workshop.attach(method))
 
 
 def test_virtual_tokens_of_any_type_refuse_what_the_named_methods_refuse(
