@@ -17,6 +17,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.methods.peft import UNMERGED
 from harness.methods.peft_adapter import Adapted
 from harness.records import disk
 from harness.sources import pickles
@@ -291,6 +292,11 @@ class Foreign(Adapted):
     def origin(self) -> str:
         """Return that it is an adapter of PEFT's."""
         return ORIGIN
+
+    @property
+    def merges(self) -> bool:
+        """Return whether its type changes weights of the base."""
+        return self.settings["type"] not in UNMERGED
 
     def known_settings(self) -> dict[str, Any]:
         """Return what its configuration says."""

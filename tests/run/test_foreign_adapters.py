@@ -226,6 +226,7 @@ def test_an_adapter_of_every_kind_is_what_it_says_it_is_and_counted(kind, base, 
     _, trained = of_kind(kind, base, tmp_path)
     adapter = foreign.read(tmp_path, "mine")
     assert adapter.kind == kind
+    assert foreign.method_of(adapter).merges == ("num_virtual_tokens" not in KINDS[kind][1])
     assert adapter.parameters == trained
     assert misfit(adapter, base) == ""
 
