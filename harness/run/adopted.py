@@ -57,8 +57,9 @@ def _of_one_base(members: Sequence[Adopted], log: Path, emit: Emit) -> list[tupl
             ended = isolate.call(WORK, *words, log=log, on_event=emit, terms=run.terms_of(experiments[0]))
             reason = ended.reason if ended.kind != "returned" else ""
             facts = dict(zip(left, ended.value or [], strict=False))
+        reasons = {position: facts.get(position, {}).get("reason") or reason for position in left}
         return [
-            (entry, _recorded(entry, attempts[position], facts.get(position), reason if position in left else ""))
+            (entry, _recorded(entry, attempts[position], facts.get(position), reasons.get(position, "")))
             for position, entry in enumerate(members)
         ]
 

@@ -354,7 +354,7 @@ def _child(job: _Job, sender: Connection) -> None:
             traceback.print_exc()
         cause = failure.cause(error)
         kind = "oom" if cause in failure.MEMORY else "raised"
-        ended = {"kind": kind, "reason": _one_line(error), "error_type": type(error).__name__, "cause": cause}
+        ended = {"kind": kind, "reason": one_line(error), "error_type": type(error).__name__, "cause": cause}
         ended["killed_by"] = failure.killed_by(error)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):
@@ -382,7 +382,8 @@ def _compute_with(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """Return an error in one line: its type and its text, or the text alone where it is written for the user."""
     text = " ".join(str(error).split())
     if isinstance(error, ValueError):
         return text

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from transformers.pytorch_utils import Conv1D
 from harness.config.experiment import Evaluation, Experiment
 from harness.records.events import Emit, PhaseStarted
 from harness.records.settings import ModelSpec
-from harness.run import device_map, foreign, provenance
+from harness.run import device_map, foreign, isolate, provenance
 from harness.run.evaluations import Scores
 from harness.run.foreign import Adapter
 from harness.run.worker import quiet, write_evaluation
@@ -33,11 +34,11 @@ Base = dict[str, tuple[int, int, int]]  # parameter -> its identity, address and
 def execute(
     experiments: Sequence[Experiment], wanted: Sequence[tuple[Evaluation, ...]], attempts: Sequence[str], emit: Emit
 ) -> list[dict[str, Any]]:
-    """Make the wanted evaluations of each experiment, all of one base.
+    """Make the wanted evaluations of each experiment, all of one base. An adapter that fails leaves the others alone.
 
     Returns:
         For each its parameters with those of the base, the seconds of loading, the number of times that the base has
-        been loaded so far, and what it ran on.
+        been loaded so far, what it ran on, and the reason for which it failed; "" if it did not.
     """
     quiet()
     first = experiments[0]
@@ -45,22 +46,31 @@ def execute(
     options = {"dtype": compute_dtype(first.train.precision), **device_map.options(first)}
     resident = Resident(lambda: models.load(first.model, options))
     made = []
+    scores: _Swapped | None = None
     for experiment, evaluations, attempt in zip(experiments, wanted, attempts, strict=True):
         emit(PhaseStarted("load"))
         start = time.perf_counter()
         base = resident.base()
         total = sum(parameter.numel() for parameter in base.parameters())
-        scores = _Swapped(
-            experiment, experiment.method.restore(base, experiment.weights_folder).eval(), tokenizer, emit
-        )
-        seconds = time.perf_counter() - start
-        for evaluation in evaluations:
-            emit(PhaseStarted("evaluate"))
-            write_evaluation(experiment, evaluation, scores.score, attempt, emit)
-        model, scores.model = scores.model, None
-        resident.take_back(model)
+        seconds, reason = 0.0, ""
+        try:
+            scores = _Swapped(
+                experiment, experiment.method.restore(base, experiment.weights_folder).eval(), tokenizer, emit
+            )
+            seconds = time.perf_counter() - start
+            for evaluation in evaluations:
+                emit(PhaseStarted("evaluate"))
+                write_evaluation(experiment, evaluation, scores.score, attempt, emit)
+            model, scores.model = scores.model, None
+            resident.take_back(model)
+        except Exception as error:  # any error ends this adapter only
+            traceback.print_exc()
+            reason = isolate.one_line(error)
+        if reason:  # the error is gone, and with it what its frames hold
+            base = scores = model = None
+            resident.give_up()
         facts = {"base_parameters": total, "load_seconds": seconds, "base_loads": resident.loads}
-        made.append({**facts, "device": provenance.device()})
+        made.append({**facts, "device": provenance.device(), "reason": reason})
     return made
 
 
@@ -147,8 +157,12 @@ class Resident:
         if hasattr(plain, "peft_config"):
             del plain.peft_config
         if plain is not self._base or _fingerprint(plain) != self._before:
-            self._base = None
-            device_map.clear()
+            self.give_up()
+
+    def give_up(self) -> None:
+        """Load the base anew when it is asked for the next time, as after an error that left a part of an adapter."""
+        self._base = None
+        device_map.clear()
 
 
 def _fingerprint(base: Any) -> Base:

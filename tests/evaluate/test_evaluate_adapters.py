@@ -133,6 +133,33 @@ def test_scores_on_a_resident_base_are_those_of_one_process_each_to_the_bit(adap
     capfd.readouterr()
 
 
+def test_an_adapter_that_cannot_be_attached_fails_alone(adapters, scored, tmp_path, capfd):
+    """First, between others and last: those after it are scored as without it, those before it keep what is known."""
+    from safetensors.torch import load_file, save_file
+
+    broken = []
+    for name in ("first", "between", "last"):
+        broken.append(shutil.copytree(adapters["lora"][0], tmp_path / name))
+        path = broken[-1] / "adapter_model.safetensors"
+        save_file({key: t for key, t in load_file(path).items() if "layers.1" not in key}, path)
+    good = {kind: adapters[kind][0] for kind in ("lora", "ia3")}
+    code, runs = scored(broken[0], good["lora"], broken[1], good["ia3"], broken[2])
+    assert code == 1
+    found = records_of(runs)
+    assert len(found) == 6
+    for name in ("first", "between", "last"):
+        attempt = found[name, 0].current
+        assert attempt.status == "failed"
+        assert attempt.reason.startswith(f"{name}: its adapter_model.safetensors lacks tensors that")
+    assert scored(*good.values(), runs="alone")[0] == 0
+    alone = records_of(tmp_path / "alone")
+    for kind in good:
+        assert (found[kind, 0].current.status, found[kind, 0].current.reason) == ("ok", "")
+        assert found[kind, 0].current.fingerprint == alone[kind, 0].current.fingerprint
+        assert items_of(runs, found[kind, 0]) == items_of(tmp_path / "alone", alone[kind, 0])
+    capfd.readouterr()
+
+
 def test_the_base_is_loaded_once_and_again_only_after_it_was_changed(adapters, tiny_model):
     from transformers import AutoModelForCausalLM
 
