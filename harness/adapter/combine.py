@@ -31,7 +31,7 @@ from harness.run import model_card
 from harness.sources import models
 
 _COMBINED = "combined"
-_CHANGE_THE_BASE = ("pissa", "olora", "corda")  # initializations of PEFT's
+_CHANGE_THE_BASE = ("pissa", "olora", "corda", "lora_ga", "loftq")  # initializations of PEFT's
 _BESIDE = ("modules_to_save", "lora_bias", "trainable_token_indices")  # settings of what trains beside A and B
 
 
@@ -173,7 +173,8 @@ def _distance(model: Any, names: Sequence[str], weights: Sequence[float]) -> flo
     for layer in _layers(model):
         if not hasattr(layer, "lora_A"):
             return None
-        inside = [(w, layer.get_delta_weight(n)) for n, w in zip(names, weights, strict=True) if n in layer.lora_A]
+        own = {*layer.lora_A, *layer.lora_embedding_A}  # of a linear layer, or of embeddings
+        inside = [(w, layer.get_delta_weight(n)) for n, w in zip(names, weights, strict=True) if n in own]
         expected = sum(w * update for w, update in inside)
         apart += float((layer.get_delta_weight(_COMBINED) - expected).square().sum())
         whole += float(torch.as_tensor(expected).square().sum())

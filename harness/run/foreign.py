@@ -162,8 +162,7 @@ def read(folder: Path, place: str, name: str | None = None) -> Adapter:
     text = name or _name_of(folder.resolve())
     seed = SEED.search(text)
     plain = (text[: seed.start()] + text[seed.end() :]).strip("-_./ ") if seed else text
-    number = int(seed[1]) if seed else None
-    tensors = _header(folder / WEIGHTS)
+    number, tensors = int(seed[1]) if seed else None, _header(folder / WEIGHTS)
     result = Adapter(folder, plain or text, number, place, config, tensors, is_named=name is not None)
     if fault := _fault(result):
         raise ValueError(f"{place}: it is not what it says it is: {fault}")

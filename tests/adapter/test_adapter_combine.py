@@ -100,6 +100,8 @@ def test_what_does_not_go_together_is_refused(made, adapter, tmp_path, names, wo
     [
         ({}, ""),
         ({"use_rslora": True, "init_lora_weights": "gaussian"}, ""),
+        ({"init_lora_weights": "lora_ga"}, "init_lora_weights=lora_ga cannot be combined"),
+        ({"init_lora_weights": "loftq", "loftq_config": {"loftq_bits": 4}}, "init_lora_weights=loftq cannot be"),
         ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights=pissa_niter_4 cannot be combined"),
         ({"init_lora_weights": "olora"}, "a base that PEFT changes"),
         ({"lora_bias": True}, "more than A and B (lora_bias)"),
@@ -114,6 +116,22 @@ def test_what_peft_would_drop_or_get_wrong_is_refused(options, said):
     lost = lost_by_combining({**LoraConfig(**options).to_dict(), "peft_type": "LORA"})
     assert said in lost
     assert bool(lost) == bool(said)
+
+
+@pytest.mark.parametrize("target", [["q_proj"], ["embed_tokens"], ["q_proj", "embed_tokens"]])
+@pytest.mark.filterwarnings("ignore::UserWarning")  # PEFT's, of tied weights and of several adapters
+def test_the_distance_of_an_exact_sum_is_zero_also_on_embeddings(tiny_model, target):
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    from harness.adapter import combine
+
+    config = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=target, init_lora_weights=False)
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model), config, adapter_name="of_run_0")
+    model.add_adapter("of_run_1", config)
+    names, weights = ["of_run_0", "of_run_1"], [0.7, 0.3]
+    model.base_model.add_weighted_adapter(names, weights, adapter_name="combined", combination_type="cat")
+    assert combine._distance(model, names, weights) < 1e-5
 
 
 def test_weights_must_be_as_many_numbers_as_runs(made, adapter, tmp_path):
