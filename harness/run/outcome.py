@@ -82,6 +82,12 @@ class AttemptLog:
             return "no"
         return "training" if self._trains and self.facts.weights_from is None else "evaluation"
 
+    @property
+    def has_advanced(self) -> bool:
+        """Return whether a later attempt begins further on than this one did. One that does not may end alike."""
+        facts = self.facts
+        return facts.weights_from is not None or (facts.checkpoint_step or 0) > (facts.resumed_at_step or 0)
+
     def attempt(self, status: Status, reason: str, weights_from: str | None) -> Attempt:
         """Return the record of the attempt. `weights_from` is of the weights that were there before it."""
         facts = self.facts
@@ -128,7 +134,10 @@ class AttemptLog:
 
 
 def outcome(ended: isolate.Ended, log: AttemptLog) -> tuple[Status, str]:
-    """Return the status of an attempt whose process has ended, and the reason; note in `log` how it ended."""
+    """Return the status of an attempt whose process has ended, and the reason; note in `log` how it ended.
+
+    A kill is an interruption if the attempt left a later checkpoint than it began from, or weights; else a failure.
+    """
     log.killed_by = ended.killed_by
     if ended.kind == "returned":
         return "ok", ""
@@ -139,7 +148,8 @@ def outcome(ended: isolate.Ended, log: AttemptLog) -> tuple[Status, str]:
     if ended.error_type == "PreemptedError":
         log.stop()
         return "failed", f"preempted {log.where()}{log.resume_hint()}"
-    if ended.kind == "killed" and ended.cause == "machine" and log.resume_hint():
+    # a step that always crashes would be an interruption without an end, and its run never have a result
+    if ended.kind == "killed" and ended.cause == "machine" and log.has_advanced:
         log.stop()
     return "failed", f"{ended.reason} ({log.where()}){log.resume_hint() if ended.kind == 'killed' else ''}"
 

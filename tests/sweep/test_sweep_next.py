@@ -14,6 +14,7 @@ import pytest
 
 from harness.config import config
 from harness.records import record
+from harness.records.events import Measured, PhaseStarted
 from harness.records.record import RunRecord
 from harness.run import inputs, lock, run
 from harness.sweep import worker
@@ -95,6 +96,48 @@ def test_a_worker_ends_where_the_rows_have_changed_since_its_runs_were_planned(
     made = launch([planned], "shared", WorkerSpec(), [])
     with pytest.raises(ValueError, match="data=file: its files have changed since the run was planned"):
         _ = made[0].return_value
+
+
+STEP_OF = "step.txt"  # of the newest checkpoint of a run whose process is not real
+MOST_ATTEMPTS = 9
+
+
+def crashes(experiment, todo, emit):
+    """A run's process that crashes in one step in every attempt, with or without a further checkpoint before it."""
+    file = experiment.folder / STEP_OF
+    before = int(file.read_text()) if file.exists() else 0
+    emit(PhaseStarted("train"))
+    if before:
+        emit(Measured(resumed_at_step=before, checkpoint_step=before))
+    with (experiment.folder / "attempts.txt").open("a") as attempts:
+        attempts.write("x")
+    if (experiment.folder / "attempts.txt").stat().st_size == MOST_ATTEMPTS:
+        raise ValueError("it is made without an end")
+    if before < experiment.run_seed:
+        file.write_text(str(before + 1))
+        emit(Measured(checkpoint_step=before + 1))
+    signal.signal(signal.SIGSEGV, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+@pytest.mark.parametrize("max_retries", [0, 2])
+@pytest.mark.parametrize("checkpoints", [0, 1, 3])
+def test_a_run_that_crashes_in_the_same_step_again_and_again_comes_to_an_end(
+    compose, tiny_overrides, monkeypatch, checkpoints, max_retries
+):
+    """An attempt that leaves a later checkpoint is gone on from; the first that leaves none is a failure."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    monkeypatch.setattr(run, "WORK", "test_sweep_next:crashes")
+    words = (*tiny_overrides, "method=lora", f"seed={checkpoints}", f"max_retries={max_retries}")
+    planned = PlannedRun(Wanted(words), inputs.resolve(config.build(compose(*words))))
+    made = launch([planned], "shared", WorkerSpec(), [])
+    assert made[0].return_value == "failed"
+    attempts = record.read(RunRecord, planned.experiment.folder / "record.json").attempts
+    tries = max_retries + 1
+    assert len(attempts) == -(-(checkpoints + 1) // tries) * tries, "whole calls of the run, and no more"
+    assert [attempt.interrupted for attempt in attempts] == [number < checkpoints for number in range(len(attempts))]
+    hint = f"; can be resumed from step {checkpoints}" if checkpoints else ""
+    assert attempts[-1].reason == f"killed by SIGSEGV (in phase train){hint}"
 
 
 @pytest.mark.parametrize(("force", "rerun", "advice"), [(True, (), "force=false"), (False, ("oom",), r"rerun=\[\]")])
