@@ -29,7 +29,7 @@ from harness.sweep import concurrent, local, messages, stages
 from harness.sweep.checks import check, check_cache, check_nodes, check_writable
 from harness.sweep.local import DetachedSweepError
 from harness.sweep.planned_runs import Compose, PlannedRun, Wanted, bases_of, compose_all, resolve, undone
-from harness.sweep.sweep_records import Written, write_question
+from harness.sweep.sweep_records import Written, has_further_seeds, has_looks_at, write_look, write_question
 from harness.sweep.tracking import Tracker
 
 Launch = Callable[[list[PlannedRun], str], Sequence[Any]]  # with the sweep's name
@@ -116,7 +116,7 @@ class _Sweep:
         launch_trials = self.launch_of(trials, started)
         tuning = stages.tuning(sweep_file, plan, seeds, None)
         rule = stages.until_decided(sweep_file, self.arguments)
-        if started:
+        if started and not (rule and has_looks_at(trials, sweep_file.name)):
             write_question(Written(sweep_file, self.arguments, trials, _runs(started), tuning))
         messages.plan(sweep_file, trials, started, tuning)
         stages.announce(rule)
@@ -152,28 +152,37 @@ class _Sweep:
     def _final(self, stage: _FinalStage) -> tuple[list[PlannedRun], bool]:
         """Run the chosen recipes with all seeds or until every comparison is decided.
 
+        Looks that the sweep's record has behind it are not repeated: it never loses seeds that were run.
+
         Returns:
             The runs, and False if a look failed.
         """
         sweep_file, started = stage.sweep_file, [*stage.started]
         final: list[PlannedRun] = []
         decided: bool | None = False
+        name = sweep_file.name
         for taken in stages.rounds(stage.rule, stage.seeds):
             seeds = stage.seeds[:taken]
+            tuning = stages.recorded(
+                stages.tuning(sweep_file, stage.plan, seeds, stage.choices), stage.rule, stage.choices
+            )
+            if has_further_seeds(stage.plan, name, tuning):
+                board.say(f"  {taken} seeds: an earlier look decided nothing")
+                continue
             wanted = stages.final_cells(stage.plan, stage.choices, stage.test, seeds)
             final = _grouped(_identified(compose_all(wanted, self.compose, stage.bases)), sweep_file)
             pending = _checked(final)
             started += pending
-            tuning = stages.recorded(
-                stages.tuning(sweep_file, stage.plan, seeds, stage.choices), stage.rule, stage.choices
-            )
-            write_question(Written(sweep_file, self.arguments, [*stage.trials, *final], _runs(started), tuning))
+            if not write_look(Written(sweep_file, self.arguments, [*stage.trials, *final], _runs(started), tuning)):
+                continue
             messages.runs(final, pending)
-            if not work(pending, sweep_file.name, self.launch):
+            if not work(pending, name, self.launch):
                 decided = None
                 break
             if stage.rule is not None:
-                decided = stages.decided(final[0].experiment, sweep_file.name)
+                decided = stages.decided(final[0].experiment, name)
+                if has_further_seeds(stage.plan, name, tuning):  # of another worker, and this look was at those
+                    decided = False
             if decided is not False:
                 break
         return final, decided is not None

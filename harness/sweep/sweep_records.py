@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,9 +16,9 @@ from harness.config.sweep_file import SweepFile, UntilDecided, varied
 from harness.records import claim_grammar, disk, record, redact, registration
 from harness.records.base import parsed
 from harness.records.identity import recipe_keys
-from harness.records.record import SCHEMA, ClaimRecord, SweepRecord, Tuning
+from harness.records.record import SCHEMA, Choice, ClaimRecord, SweepRecord, Tuning
 from harness.records.registration import EXCLUSIONS, Registration
-from harness.run import provenance
+from harness.run import lock, provenance
 from harness.run.progress import board
 from harness.sweep import stages
 from harness.sweep.planned_runs import PlannedRun, Wanted, bases_of, compose_all, resolve
@@ -36,11 +37,76 @@ class Written:
     tuning: Tuning | None = None
 
 
+def write_look(written: Written) -> bool:
+    """Write the record before the runs of a look, unless it holds further seeds; return whether it was written.
+
+    Workers of one sweep write it one after another, so that none takes back seeds that another has added.
+    """
+    assert written.sweep_file is not None and written.tuning is not None, "a look is of a sweep with stages"
+    folder = _folder(written.plan, written.sweep_file.name)
+    with lock.hold(folder / "taken" / "record") if written.tuning.looks else contextlib.nullcontext():
+        if has_further_seeds(written.plan, written.sweep_file.name, written.tuning):
+            return False
+        write_question(written)
+        return True
+
+
+def has_further_seeds(plan: Sequence[PlannedRun], name: str, tuning: Tuning) -> bool:
+    """Return whether the sweep's record has more final seeds than `tuning`, of the same rule and chosen recipes.
+
+    A look after those of `tuning` has then decided nothing, in an earlier call or in another worker.
+    """
+    before = _tuning_before(_folder(plan, name) / "sweep.json")
+    if before is None or None in (before.looks, tuning.looks, tuning.choices):
+        return False
+    taken = len(tuning.final_seeds)
+    return (
+        len(before.final_seeds) > taken
+        and before.final_seeds[:taken] == tuning.final_seeds
+        and before.looks == tuning.looks
+        and _recipes(_last_choices(before)) == _recipes(tuning.choices)
+    )
+
+
+def has_looks_at(plan: Sequence[PlannedRun], name: str) -> bool:
+    """Return whether the record has looks at final seeds of recipes that were chosen among exactly these trials.
+
+    To write it with the trials alone would take the final runs from the report, and from another worker's look.
+    """
+    try:
+        before = record.read(SweepRecord, _folder(plan, name) / "sweep.json")
+    except (OSError, ValueError):  # no record, or one of another version
+        return False
+    tuning = before.tuning
+    trials = {(cell.recipe_id, cell.seed) for cell in before.cells if cell.stage == "tune"}
+    has_looks = tuning is not None and tuning.looks is not None and tuning.choices is not None
+    return has_looks and trials == {planned.identity[:2] for planned in plan}
+
+
+def _folder(plan: Sequence[PlannedRun], name: str) -> Path:
+    return Path(plan[0].experiment.runs_dir) / "sweeps" / name
+
+
+def _tuning_before(path: Path) -> Tuning | None:
+    try:
+        return record.read(SweepRecord, path).tuning
+    except (OSError, ValueError):  # no record, or one of another version
+        return None
+
+
+def _last_choices(tuning: Tuning) -> tuple[Choice, ...]:
+    return tuning.choices or (tuning.earlier[-1] if tuning.earlier else ())
+
+
+def _recipes(choices: Iterable[Choice] | None) -> set[str | None]:
+    return {choice.recipe_id for choice in choices or ()}
+
+
 def write_question(written: Written) -> str:
     """Write the record and return the sweep's name; a sweep without a name gets a hash of its cells."""
     sweep_file, plan = written.sweep_file, written.plan
     name = sweep_file.name if sweep_file else digest(canonical([planned.identity for planned in plan]))
-    path = Path(plan[0].experiment.runs_dir) / "sweeps" / name / "sweep.json"
+    path = _folder(plan, name) / "sweep.json"
     swept = varied(expand((), written.arguments))  # settings with several values on the command line vary on purpose
     runs = dict.fromkeys(planned.identity[:2] for planned in plan)
     question = SweepRecord(
@@ -79,20 +145,18 @@ def _with_earlier(path: Path, written: Written) -> Tuning | None:
     """Return the tuning with the earlier choices of the same sweep that differ from the present ones.
 
     Earlier choices count only if one of their recipes is among the present trials. Otherwise that sweep of the same
-    name asked another question.
+    name asked another question. The seeds of their looks stand until recipes are chosen again.
     """
     tuning = written.tuning
-    if tuning is None:
-        return None
-    try:
-        before = record.read(SweepRecord, path).tuning
-    except (OSError, ValueError):  # no record, or one of another version
+    before = _tuning_before(path)
+    if tuning is None or before is None:
         return tuning
     tried = {planned.identity[0] for planned in written.plan}
-    chosen = [*(before.earlier if before else ()), *([before.choices] if before and before.choices else ())]
-    revised = [choices for choices in chosen if tried & {choice.recipe_id for choice in choices}]
-    now = {choice.recipe_id for choice in tuning.choices} if tuning.choices is not None else None
-    if revised and {choice.recipe_id for choice in revised[-1]} == now:
+    chosen = [*before.earlier, *([before.choices] if before.choices else ())]
+    revised = [choices for choices in chosen if tried & _recipes(choices)]
+    if revised and tuning.choices is None and before.looks is not None:
+        tuning = replace(tuning, final_seeds=before.final_seeds, looks=before.looks)
+    if revised and tuning.choices is not None and _recipes(revised[-1]) == _recipes(tuning.choices):
         revised.pop()
     return replace(tuning, earlier=tuple(revised))
 
