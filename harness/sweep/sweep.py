@@ -270,19 +270,18 @@ def run_cell(experiment: Experiment) -> str:
         line(event)
         tracker.event(experiment, event)
 
-    tracker.begin(experiment)
-    try:
-        result = run.run(experiment, watch)
-    except (KeyboardInterrupt, SystemExit):
-        line.end("interrupted")
-        raise
-    except BaseException:  # the launcher's caller prints the reason
-        line.end("not recorded")
-        raise
-    line.end(ending(result))
-    tracker.end(experiment, result)
-    if tracker is not _tracker:
-        tracker.close()
+    with contextlib.nullcontext() if tracker is _tracker else contextlib.closing(tracker):
+        tracker.begin(experiment)
+        try:
+            result = run.run(experiment, watch)
+        except (KeyboardInterrupt, SystemExit):
+            line.end("interrupted")
+            raise
+        except BaseException:  # the launcher's caller prints the reason
+            line.end("not recorded")
+            raise
+        line.end(ending(result))
+        tracker.end(experiment, result)
     other = instead(experiment) if result.status == "oom" else None
     if other is not None:
         board.say(f"{experiment.method.name}: it did not fit; beside it, with its base in 4 bits: {other.folder}")

@@ -22,6 +22,7 @@ from harness.records.record import RunRecord
 from harness.records.settings import TrackingSpec
 from harness.run import inputs, run, state
 from harness.sweep.tracking import Tracker, summary
+from harness.train.signals import SIGNALS
 
 OFFLINE = TrackingSpec(name="wandb", group="my-sweep")
 NONE = TrackingSpec(name="none")
@@ -321,14 +322,29 @@ def test_a_mirror_that_was_killed_holds_up_nothing(tmp_path):
     assert not psutil.pid_exists(int(out))
 
 
-def test_an_interrupt_leaves_the_mirror_to_finish(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, *SIGNALS])
+def test_a_signal_to_all_leaves_the_mirror_to_finish(tmp_path, number):
+    """A scheduler sends its signal to every process, and the last steps before it are still to be mirrored."""
     tracker = Tracker(OFFLINE, tmp_path)
     deadline = time.monotonic() + 60
     while not (tmp_path / "wandb" / "tracking.log").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
-    os.kill(tracker._process.pid, signal.SIGINT)
+    assert os.getpgid(tracker._process.pid) != os.getpgid(0), "nor do the client's own processes get it"
+    os.kill(tracker._process.pid, number)
     time.sleep(0.5)
     assert tracker._process.is_alive()
     tracker.close()
     assert tracker._process.exitcode == 0
     assert "KeyboardInterrupt" not in (tmp_path / "wandb" / "tracking.log").read_text()
+
+
+def test_a_command_that_leaves_its_mirror_open_ends(tmp_path):
+    """multiprocessing asks a daemon to end by a signal that the mirror does not heed, and waits for it."""
+    log = str(tmp_path / "runs" / "wandb" / "tracking.log")
+    sweep = in_a_process(tmp_path, f"while not Path({log!r}).exists(): time.sleep(0.1)")
+    try:
+        out, err = sweep.communicate(timeout=60)
+    finally:
+        sweep.kill()
+    assert (sweep.returncode, err) == (0, "")
+    assert not psutil.pid_exists(int(out))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import multiprocessing
+import multiprocessing.util
 import os
 import signal
 import sys
@@ -24,6 +25,7 @@ from harness.records import record, redact
 from harness.records.events import Event, StepLogged, Validated
 from harness.records.settings import TrackingSpec
 from harness.run import provenance, server
+from harness.train.signals import SIGNALS
 
 _LOGGED = ("loss", "gradient_norm", "learning_rate", "tokens_per_second")  # of an optimizer step
 _LONGEST_TAG = 64  # characters that W&B accepts
@@ -48,6 +50,8 @@ class Tracker:
         self._process.daemon = True
         with server.STARTING, server.main_left_out():  # as for the process of a run
             self._process.start()
+        # multiprocessing would ask it to end by SIGTERM, and wait, where nobody has called `close`
+        self._left = multiprocessing.util.Finalize(None, self._process.kill, exitpriority=0)
 
     def begin(self, experiment: Experiment) -> None:
         """Start a run with its configuration and tags."""
@@ -75,6 +79,7 @@ class Tracker:
             self._send("close", "", ())
             self._process.join(_PATIENCE_SECONDS)
             self._process.kill()
+            self._left.cancel()
             self._queue.cancel_join_thread()  # do not wait for messages that a dead mirror never reads
 
     def _send(self, kind: str, name: str, content: tuple[Any, ...]) -> None:
@@ -176,7 +181,10 @@ def _next(queue: Any) -> tuple[str, str, tuple[Any, ...]]:
 
 def _serve(queue: Any, mirror: tuple[str, str, dict[str, Any]], log: str) -> None:
     """Log the runs in progress until the message "close"."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # begun runs are finished; the sweep's process sends "close"
+    with contextlib.suppress(OSError):  # a client's own processes heed signals, so none that is for all may reach them
+        os.setsid()
+    for number in (signal.SIGINT, *SIGNALS):  # begun runs are finished; the sweep's process sends "close"
+        signal.signal(number, signal.SIG_IGN)
     Path(log).parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     os.dup2(handle, 1)
