@@ -30,8 +30,8 @@ def expand(grids: Sequence[dict[str, Any]], arguments: Sequence[str]) -> list[Ce
 
     Raises:
         HydraException: an argument is no override.
-        ValueError: several sweeps are requested at once, a text has white space around it that Hydra leaves out, or a
-            list of options stands where one is chosen.
+        ValueError: several sweeps are requested at once, a text has white space around it that Hydra leaves out, a list
+            of options stands where one is chosen, or values would change nothing, since others take their place.
     """
     overrides = OverridesParser.create().parse_overrides(list(arguments))
     for override in overrides:
@@ -40,12 +40,15 @@ def expand(grids: Sequence[dict[str, Any]], arguments: Sequence[str]) -> list[Ce
     from_line = [_choices(override) for override in overrides]
     if sum(override.get_key_element() == "sweep" and override.is_sweep_override() for override in overrides):
         raise ValueError("sweep: one sweep at a time; a file in sweeps/ may hold several grids")
+    _check_once(overrides)
     _check_options(from_line)
     cells: list[Cell] = []
     for grid in grids or [{}]:
         from_file = [_alternatives(key, values) for key, values in grid.items() if key not in given]
         _check_options(from_file)
         cells += itertools.product(*from_line, *from_file)
+    for cell in cells:
+        _check_rates(cell)
     return list(dict.fromkeys(cells))
 
 
@@ -62,6 +65,36 @@ def _check_space(override: Override) -> None:
         raise ValueError(
             f"{key}={given!r}: the white space around it is left out unless the text is quoted once more, as in "
             f'"{key}={given!r}"; leave it out, or quote the text'
+        )
+
+
+def _check_once(overrides: Sequence[Override]) -> None:
+    """Refuse several values of a setting that is given once more behind them: each of their runs would have the last.
+
+    One value that is given again is replaced, as on any command line.
+    """
+    last = {_setting(override): override for override in overrides}
+    for override in overrides:
+        again = last[_setting(override)]
+        if override.is_sweep_override() and again is not override:
+            raise ValueError(
+                f"{override.input_line} {again.input_line}: {_setting(override)} is given twice, and the last would be "
+                "that of every run; give all of its values in one word, separated by commas, or leave one word out"
+            )
+
+
+def _setting(override: Override) -> str:
+    return str(override.get_key_element()).lstrip("+~")
+
+
+def _check_rates(cell: Cell) -> None:
+    """Refuse a rate of the method where another takes its place: cells that vary it would be one run."""
+    given = {key.lstrip("+"): value for key, _, value in (word.partition("=") for word in cell)}
+    center, rate = given.get("method.lr", "null"), given.get("train.lr", "null")
+    if "null" not in (center, rate) and "${" not in rate:
+        raise ValueError(
+            f"method.lr={center} train.lr={rate}: train.lr takes the place of method.lr x lr_scale, so that method.lr "
+            "would change nothing; leave one of the two out"
         )
 
 

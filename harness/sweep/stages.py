@@ -107,7 +107,7 @@ def seed_words(sweep_file: SweepFile, arguments: Sequence[str]) -> list[str]:
     given = [word for word in arguments if setting_of(word) == "seed"]
     if not given:
         return [f"seed={seed}" for seed in sweep_file.stages.final_seeds]
-    numbers = [_number(cell[0]) for cell in expand((), given)]
+    numbers = [_number(cell[-1]) for cell in expand((), given)]  # the last word counts, as of any setting
     if reused := reused_seeds(sweep_file.stages, [seed for seed in numbers if isinstance(seed, int)]):
         raise ValueError(f"sweep={sweep_file.name}: {' '.join(given)}: {reused}")
     return [f"seed={seed}" for seed in numbers]

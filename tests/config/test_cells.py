@@ -149,3 +149,51 @@ def test_the_base_of_a_cell_is_asked_the_same_of_the_untouched_model():
 def test_a_setting_that_varies_covers_what_a_recipe_knows_of_it(settings, keys):
     """A recipe holds the content of a file, and not its place."""
     assert recipe_keys(settings) == keys
+
+
+TWICE = ("method.r=8,16 method.r=4", "method=lora,dora seed=1 method=full", "seed=0,1 seed=2,3", "+a.b=1,2 ++a.b=3",
+         "method.r=range(1,4) method.r=4")  # fmt: skip
+REPLACED = {"method.r=4 method.r=8,16": {"8", "16"}, "method.r=4 method.r=8": {"8"}, "method.r=8,16 seed=1": {"1"}}
+
+
+@pytest.mark.parametrize("words", TWICE)
+def test_several_values_that_one_behind_them_would_replace_are_refused(words):
+    """Their cells were dropped as one run without a word."""
+    first, last = words.split()[0], words.split()[-1]
+    with pytest.raises(ValueError, match="is given twice, and the last would be that of every run; give") as refused:
+        expand((), words.split())
+    assert str(refused.value).startswith(f"{first} {last}: {first.partition('=')[0].lstrip('+')} is given")
+
+
+@pytest.mark.parametrize("words", REPLACED)
+def test_one_value_is_replaced_by_what_is_given_behind_it(words):
+    assert {cell[-1].partition("=")[2] for cell in expand((), words.split())} == REPLACED[words]
+
+
+RATES = {
+    "method.lr=1e-3 train.lr=1e-4": False, "method.lr=1e-3,1e-4 train.lr=1e-4": False,
+    "train.lr=1,2 method.lr=3": False,
+    "method.lr=null train.lr=1e-4": True, "method.lr=1e-3 train.lr=null": True, "train.lr=1e-4": True,
+    "method.lr=1e-3,1e-4": True, "method.lr=1e-3 train.lr=${method.lr}": True,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("in_file", [False, True])
+@pytest.mark.parametrize("words", RATES)
+def test_a_rate_of_the_method_that_would_change_nothing_is_refused(words, in_file):
+    given = words.split()
+    grids = (
+        [
+            {
+                key: [None if one == "null" else one for one in value.split(",")]
+                for key, _, value in [given.pop(0).partition("=")]
+            }
+        ]
+        if in_file
+        else ()
+    )
+    if RATES[words]:
+        assert expand(grids, given)
+        return
+    with pytest.raises(ValueError, match=r"^method\.lr=\S+ train\.lr=\S+: train\.lr takes the place of"):
+        expand(grids, given)

@@ -39,6 +39,7 @@ def test_seeds_of_the_command_line_are_a_fixed_number():
     rule = stages.until_decided(asked(), ["seed=7,8"])
     assert rule is None
     assert stages.rounds(rule, ["seed=7", "seed=8"]) == [2]
+    assert stages.seed_words(asked(), ["seed=7", "seed=8,9"]) == ["seed=8", "seed=9"]
 
 
 @pytest.mark.parametrize(
