@@ -63,6 +63,18 @@ def test_no_job_left_is_no_error_and_no_answer_is_one(answers):
         queue.queued(["7"])
 
 
+@pytest.mark.parametrize("hours", [-1, 0, 1])
+@pytest.mark.parametrize("queued", ["7", "9", None])
+def test_a_job_in_the_queue_stands_for_its_run_whatever_the_clocks_say(answers, tmp_path, hours, queued):
+    """The newer job was submitted on a machine whose clock is behind: its run would be submitted once more."""
+    answers("squeue", f"{queued}|N/A|RUNNING|None|N/A|n1" if queued else "")
+    for number, hour in (("7", 12), ("9", 12 + hours)):
+        submissions.keep(submission(number, [("a", 0)], f"2026-01-01T{hour}:00:00.000+00:00"), tmp_path, "s")
+    tasks = submissions.Tasks(tmp_path, "s")
+    assert tasks.of[("a", 0)].job == (queued or ("7" if hours < 0 else "9"))
+    assert [task.job for _, task in tasks.live()] == ([queued] if queued else [])
+
+
 @pytest.mark.parametrize(
     ("state", "code", "expected"),
     [

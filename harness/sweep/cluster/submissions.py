@@ -128,11 +128,13 @@ class Tasks:
         self.folder = jobs_folder(runs_dir, name)
         self._ended: dict[str, dict[str, str]] = {}
         waiting = queue.queued(submission.job for submission in self.submissions)
-        self.of: dict[Run, Task] = {
-            run: Task(job, run, submission, waiting.get(job))
-            for submission in self.submissions
-            for job, run in submission.tasks()
-        }
+        self.of: dict[Run, Task] = {}
+        for submission in self.submissions:
+            for job, run in submission.tasks():
+                task, before = Task(job, run, submission, waiting.get(job)), self.of.get(run)
+                # clocks of the machines that submit may disagree; a run is in the queue once, by its newest job
+                if before is None or before.queued is None or task.queued is not None:
+                    self.of[run] = task
 
     def live(self, runs: Iterable[Run] | None = None) -> Iterator[tuple[Run, Task]]:
         """Yield the unfinished tasks of these runs, or of all."""
