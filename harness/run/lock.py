@@ -14,6 +14,7 @@ other users (`hidepid`) has not. There is no daemon and no lock that outlives it
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -31,6 +32,11 @@ from harness.records import disk
 HEARTBEAT_SECONDS = 10.0
 PATIENCE_SECONDS = 120.0  # twelve heartbeats: a machine that swaps, or a file server that stalls, is still alive
 LOOK_SECONDS = 0.5  # between two looks at the claim while waiting
+NO_LINKS = (
+    "{folder}: no hard link can be made there ({why}), by which processes agree on who makes a run: choose a folder on "
+    "another file system with runs_dir=..."
+)
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # link(2); vfat, exFAT and many of FUSE
 _NAME = re.compile(r"claim-(\d+)\.json")
 
 
@@ -165,7 +171,11 @@ def _acquire(folder: Path, waiting: Callable[[Owner], None], observer: Observer)
 
 
 def _create(folder: Path, number: int, content: Owner) -> Path | None:
-    """Create the claim of that number; None if another process was first, or removed the temporary file."""
+    """Create the claim of that number; None if another process was first, or removed the temporary file.
+
+    Raises:
+        OSError: the file cannot be written; where the file system has no hard links, with what to do about it.
+    """
     path = folder / f"claim-{number:06d}.json"
     temporary = folder / f".claim-{content.token}"
     try:
@@ -178,6 +188,10 @@ def _create(folder: Path, number: int, content: Owner) -> Path | None:
         if not folder.is_dir():
             raise
         return None
+    except OSError as error:
+        if error.errno in _NO_LINKS and temporary.exists():
+            raise OSError(error.errno, NO_LINKS.format(folder=folder, why=error.strerror)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
     return path

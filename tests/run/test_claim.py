@@ -5,6 +5,7 @@ import errno
 import json
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -226,3 +227,17 @@ def test_never_two_at_once(tmp_path):
         process.join(120)
     assert [process.exitcode for process in processes] == [0] * 4
     assert (tmp_path / "log").read_text() == "x" * 48
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK])
+def test_a_file_system_without_hard_links_is_named_with_what_to_do(tmp_path, monkeypatch, number):
+    """As vfat, exFAT and many of FUSE answer; the plain error names two files that nobody knows."""
+
+    def refuse(source, target):
+        raise OSError(number, os.strerror(number), str(source), None, str(target))
+
+    monkeypatch.setattr(os, "link", refuse)
+    says = f"{tmp_path}: no hard link can be made there ({os.strerror(number)})"
+    with pytest.raises(OSError, match=re.escape(says) + ".*another file system with runs_dir="), lock.hold(tmp_path):
+        pytest.fail("it is held by nobody")
+    assert list(tmp_path.iterdir()) == []
