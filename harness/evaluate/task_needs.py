@@ -46,10 +46,13 @@ def _forget_modules() -> None:
     """
     core = Path(lm_eval.tasks.__file__).parent
     for key, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        is_official = file is not None and core in Path(file).parent.parents
-        if is_official or hasattr(module, "__mtime__"):  # the mark of lm-eval's loader
+        facts = getattr(module, "__dict__", {})  # its own: torch.ops has an attribute of any name
+        file = facts.get("__file__")
+        if "__mtime__" in facts or (file and core in Path(file).parent.parents):  # the mark of lm-eval's loader
             del sys.modules[key]
+            package, _, name = key.rpartition(".")
+            above = getattr(sys.modules.get(package), "__dict__", {})
+            above.pop(name, None)  # `from package import name` would find the module there
 
 
 @contextmanager

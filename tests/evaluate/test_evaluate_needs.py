@@ -50,6 +50,13 @@ def test_ifeval_judges_every_item_without_the_internet(monkeypatch):
     assert sys.modules["lm_eval.tasks.ifeval.instructions_util"].count_sentences(answer) == 3
 
 
+def test_each_load_imports_the_modules_of_a_task_anew():
+    """Also those that a task's file takes from the package beside it."""
+    names = [f"lm_eval.tasks.ifeval.{name}" for name in ("instructions", "instructions_registry", "instructions_util")]
+    loads = [tasks.load("ifeval", "package", None) and [sys.modules[name] for name in names] for _ in range(2)]
+    assert not any(first is second for first, second in zip(*loads, strict=True))
+
+
 def test_without_what_it_needs_ifeval_is_refused(monkeypatch, tmp_path):
     import nltk
 

@@ -135,4 +135,4 @@ def test_what_cannot_be_scored_is_said_before_anything_is_asked(name, source, me
 
 def test_a_limit_for_a_group_without_a_score_is_refused(own):
     with pytest.raises(ValueError, match=r"^eval\.task_limits=unscored is a group without a score"):
-        tasks.check_name("unscored", own)
+        tasks.check_name("unscored", "eval.task_limits", own)
