@@ -38,7 +38,7 @@ class Prepared:
     content_sha256: str
     given_rows: int = 0  # of the training rows, before anything was left out
     removed: dict[str, int] = field(default_factory=dict)
-    found: dict[str, int] = field(default_factory=dict, compare=False)
+    problem_counts: dict[str, int] = field(default_factory=dict, compare=False)
     problems: dict[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
     refusals: tuple[str, ...] = ()
     readings: tuple[Reading, ...] = field(default=(), compare=False)  # of each source
@@ -75,7 +75,7 @@ class _Preparing:
         self.spec, self.strict, self.progress = spec, strict, progress
         self.tokenizer = tokenizer
         self.scratch = Scratch()
-        self.found: Counter[str] = Counter()  # what is wrong, by kind
+        self.problem_counts: Counter[str] = Counter()  # what is wrong, by kind
         self.removed: Counter[str] = Counter()
         self.problems: dict[str, list[str]] = {}
         self.refusals: dict[str, str] = {}
@@ -122,7 +122,7 @@ class _Preparing:
             content_sha256=content(parts),
             given_rows=given,
             removed={kind: number for kind, number in sorted(self.removed.items()) if number},
-            found={kind: number for kind, number in sorted(self.found.items()) if number},
+            problem_counts={kind: number for kind, number in sorted(self.problem_counts.items()) if number},
             problems={kind: tuple(named) for kind, named in sorted(self.problems.items())},
             refusals=tuple(self.refusals.values()),
             readings=tuple(self.readings.values()),
@@ -207,7 +207,7 @@ class _Preparing:
             if self.strict:
                 raise ValueError(text)
             self.refusals.setdefault(kind, text)
-        self.found[kind] += 1
+        self.problem_counts[kind] += 1
         named = self.problems.setdefault(kind, [])
         if len(named) < MOST_NAMED:
             named.append(message)

@@ -34,8 +34,13 @@ def experts():
 
 
 def made(model, folder, **options):
+    """Save a LoRA adapter, and return its logits and the number of its trained parameters."""
+    return saved(model, LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=4, **options), folder)
+
+
+def saved(model, config, folder):
     """Save an adapter with values of its own, and return its logits and the number of its trained parameters."""
-    adapted = get_peft_model(copy.deepcopy(model), LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=4, **options))
+    adapted = get_peft_model(copy.deepcopy(model), config)
     trained = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
     torch.manual_seed(1)
     with torch.no_grad():
@@ -205,18 +210,11 @@ KINDS = {
 
 
 def of_kind(kind, base, folder, **more):
-    """Save an adapter of a kind, and return its number of trained parameters."""
+    """Save an adapter of a kind, and return what `saved` does."""
     name, options = KINDS[kind]
     targets = {} if "num_virtual_tokens" in options else {"target_modules": PROJECTIONS}
     config = getattr(peft, name)(**{"task_type": "CAUSAL_LM", **targets, **options, **more})
-    adapted = get_peft_model(copy.deepcopy(base), config)
-    trained = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for parameter in trained:
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    adapted.save_pretrained(folder)
-    return adapted.eval()(IDS).logits, sum(parameter.numel() for parameter in trained)
+    return saved(base, config, folder)
 
 
 @pytest.mark.filterwarnings("ignore")  # each kind has warnings of its own

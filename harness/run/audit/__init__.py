@@ -235,7 +235,7 @@ def _problems(prepared: Prepared, spec: DataSpec) -> tuple[Problem, ...]:
     }
     return tuple(
         Problem(kind=kind, rows=rows, policy=policies[kind], examples=prepared.problems.get(kind, ()))
-        for kind, rows in prepared.found.items()
+        for kind, rows in prepared.problem_counts.items()
     )
 
 
