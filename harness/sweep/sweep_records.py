@@ -73,9 +73,8 @@ def has_looks_at(plan: Sequence[PlannedRun], name: str) -> bool:
 
     To write it with the trials alone would take the final runs from the report, and from another worker's look.
     """
-    try:
-        before = record.read(SweepRecord, _folder(plan, name) / "sweep.json")
-    except (OSError, ValueError):  # no record, or one of another version
+    before = _recorded(_folder(plan, name) / "sweep.json")
+    if before is None:
         return False
     tuning = before.tuning
     trials = {(cell.recipe_id, cell.seed) for cell in before.cells if cell.stage == "tune"}
@@ -87,11 +86,17 @@ def _folder(plan: Sequence[PlannedRun], name: str) -> Path:
     return Path(plan[0].experiment.runs_dir) / "sweeps" / name
 
 
-def _tuning_before(path: Path) -> Tuning | None:
+def _recorded(path: Path) -> SweepRecord | None:
+    """Return the sweep's record as it stands; None without one, or for one of another version."""
     try:
-        return record.read(SweepRecord, path).tuning
-    except (OSError, ValueError):  # no record, or one of another version
+        return record.read(SweepRecord, path)
+    except (OSError, ValueError):
         return None
+
+
+def _tuning_before(path: Path) -> Tuning | None:
+    before = _recorded(path)
+    return before.tuning if before is not None else None
 
 
 def _last_choices(tuning: Tuning) -> tuple[Choice, ...]:
