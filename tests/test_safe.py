@@ -215,7 +215,8 @@ def test_a_task_of_ones_own_that_runs_code_is_refused_unread(tmp_path, mark):
     )
     (tmp_path / "_common_yaml").write_text(common)
     (tmp_path / "mine.yaml").write_text("task: mine\ninclude: _common_yaml\n")
-    (tmp_path / "ours.yaml").write_text("group: ours\ntask:\n  - mine\n")
+    scored = "aggregate_metric_list:\n  - metric: acc\n"  # without it the group has no score, and is refused for that
+    (tmp_path / "ours.yaml").write_text(f"group: ours\ntask:\n  - mine\n{scored}")
     for name in ("mine", "ours"):
         with pytest.raises(ValueError, match=rf"eval\.tasks={name}: mine runs the code that the model writes"):
             tasks.load(name, "package", None, str(tmp_path))

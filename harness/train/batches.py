@@ -8,6 +8,7 @@ the starts of the sequences instead (`cu_seq_lens`), and takes all rows of a mic
 
 from __future__ import annotations
 
+import multiprocessing.context
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -215,7 +216,23 @@ def guarded(loader: Any, spec: TrainSpec) -> Any:
     own = getattr(loader, "base_dataloader", loader)  # accelerate's loader iterates over the one that it holds
     own.timeout = limit(spec)
     own.worker_init_fn = partial(_begin, own.worker_init_fn)
+    if own.num_workers:
+        own.multiprocessing_context = _Context()
     return loader
+
+
+class _Process(multiprocessing.context.ForkProcess):
+    def start(self) -> None:
+        """Fork with signals held back: until `_begin` the new process has this one's handlers, and then torch's."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            super().start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class _Context(multiprocessing.context.ForkContext):
+    Process = _Process
 
 
 def _begin(then: Callable[[int], None] | None, number: int) -> None:
@@ -223,6 +240,7 @@ def _begin(then: Callable[[int], None] | None, number: int) -> None:
     for other in SIGNALS:
         signal.signal(other, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _miss_the_first)  # by which torch ends a process that hangs, and Python once more
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # held back since the fork
     if then is not None:
         then(number)
 

@@ -78,15 +78,26 @@ import os, signal, sys, time
 import torch
 from types import SimpleNamespace
 from torch.utils.data import DataLoader
+from torch.utils.data._utils import signal_handling
 from harness.train import batches
 from harness.train.signals import SIGNALS, Preemption
 
+starting = sys.argv[1] == "starting"
+if starting:
+    theirs = signal_handling._set_worker_signal_handlers
+
+    def set_slowly():
+        time.sleep(1)
+        theirs()
+
+    signal_handling._set_worker_signal_handlers = set_slowly
 spec = SimpleNamespace(dataloader_num_workers=2, micro_batch_size=1, max_length=8)
 for number in SIGNALS:
     preemption = Preemption()
     with preemption.watched():
         loader = iter(batches.guarded(DataLoader([torch.zeros(1)] * 100, num_workers=2), spec))
-        next(loader)
+        if not starting:
+            next(loader)
         try:
             with preemption.deferred():
                 os.killpg(0, number)
@@ -104,8 +115,9 @@ time.sleep(60)
 """
 
 
-def test_the_step_under_way_has_its_batches_after_a_signal_to_all_and_no_process_outlives_its_run():
-    command = [sys.executable, "-c", TOLD]
+@pytest.mark.parametrize("loaders", ["ready", "starting"])
+def test_the_step_under_way_has_its_batches_after_a_signal_to_all_and_no_process_outlives_its_run(loaders):
+    command = [sys.executable, "-c", TOLD, loaders]
     run = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
         told = [run.stdout.readline() for _ in signal_names()]
