@@ -44,6 +44,7 @@ class Silent:
     def __init__(self, piece: bytes = b"") -> None:
         self.piece, self.open, self.count = piece, [], 0
         self.door = socket.create_server(("127.0.0.1", 0))
+        self.door.settimeout(None)  # whatever waiting another test has limited in this process
         self.port = self.door.getsockname()[1]
         threading.Thread(target=self._serve, daemon=True).start()
 
