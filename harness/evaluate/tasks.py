@@ -14,6 +14,7 @@ from typing import Any
 import datasets
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.evaluator import evaluate
+from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.tasks._factory import TaskFactory
 from lm_eval.tasks._index import Entry, Kind
 from lm_eval.tasks._yaml_loader import load_yaml
@@ -76,14 +77,25 @@ def _refuse_undirected(name: str, loaded: dict[str, Any]) -> None:
 
 
 def check(
-    name: str, source: Source, folder: str | None, include: str | None, unsafe_code: bool, num_fewshot: int | None
+    name: str,
+    source: Source,
+    folder: str | None,
+    include: str | None,
+    unsafe_code: bool,
+    num_fewshot: int | None,
+    context: Callable[[], int] | None,
 ) -> None:
     """Load a task, and draw the few-shot examples of its first item as an evaluation will.
 
+    `context` returns the model's context length in tokens, and is called for a task whose answers are generated; None
+    where the backend shortens answers to the room that is left, as vLLM's does.
+
     Raises:
-        ValueError: as `load`, or there are fewer documents than the examples need.
+        ValueError: as `load`, there are fewer documents than the examples need, or the model's context is no longer
+            than the answers may be.
     """
     for leaf_name, leaf in load(name, source, folder, include, unsafe_code)["tasks"].items():
+        _check_answers(name, leaf_name, leaf, context)
         number = int(leaf.get_config("num_fewshot") or 0) if num_fewshot is None else num_fewshot
         if not number or leaf.config.output_type is None:
             continue
@@ -99,6 +111,18 @@ def check(
                 f"{_fewshot_split(leaf)} has {documents} documents{beside}; use eval.num_fewshot="
                 f"{max(0, documents - is_own)} or less, or give the task more"
             ) from error
+
+
+def _check_answers(name: str, leaf_name: str, leaf: ConfigurableTask, context: Callable[[], int] | None) -> None:
+    if context is None or leaf.OUTPUT_TYPE != "generate_until":
+        return
+    answer = normalize_gen_kwargs(leaf.config.generation_kwargs or {})["max_gen_toks"]
+    if answer >= context():
+        raise ValueError(
+            f"eval.tasks={name}: answers of {leaf_name} may have {answer:,} tokens (its max_gen_toks), which leaves "
+            f"none of this model's {context():,} for the question: leave the task out, or take a model with a longer "
+            "context"
+        )
 
 
 def check_name(name: str, setting: str, include: str | None) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from lm_eval.models.utils import resolve_max_length
 
 from harness.config import kernels
 from harness.config.experiment import Experiment, Sizes, check_id
@@ -28,6 +29,7 @@ from harness.methods.base import Method
 from harness.methods.contexts import OnModel, OnRows, Packed, Served, TrainedWith
 from harness.records import base, data_check
 from harness.records.events import Emit, Message, Progress, RunSized
+from harness.records.settings import ModelSpec
 from harness.run.audit import audit
 from harness.run.worker import quiet, setting, wanted_tokens
 from harness.sources import models
@@ -172,8 +174,16 @@ def _task_checks(experiment: Experiment, emit: Emit) -> list[tuple[Any, Callable
     for name in spec.task_limits:
         key = (name, "eval.task_limits", spec.include_path)
         looks.append((key, partial(tasks.check_name, *key)))
-    wanted = [(task, *where, spec.num_fewshot) for task in spec.tasks]
-    return looks + [(key, partial(tasks.check, *key)) for key in wanted]
+    context = None if spec.backend == "vllm" else partial(_context, experiment.model)
+    for task in spec.tasks:
+        wanted = (task, *where, spec.num_fewshot)
+        looks.append(((*wanted, spec.backend, experiment.model), partial(tasks.check, *wanted, context)))
+    return looks
+
+
+def _context(model: ModelSpec) -> int:
+    """Return the tokens that lm-eval takes a model's context to have."""
+    return int(resolve_max_length(models.configuration(model), models.tokenizer(model)))
 
 
 def unserved(method: Method, merged: bool, precision: str) -> str:
