@@ -97,6 +97,16 @@ def test_every_form_is_tested_on_the_records(runs):
     assert why[CLAIMS[10]] == "lora has no score in piqa/nosuch"
 
 
+def test_a_claim_waits_for_the_final_runs_of_what_was_tuned(runs):
+    """Between its stages a sweep has trials, and final runs of some contestants or of none."""
+    loaded = loaded_with(runs)
+    for waiting in ({"lora"}, {row.method for row in loaded.rows}):
+        some = replace(loaded, rows=tuple(row for row in loaded.rows if row.method not in waiting))
+        why = {one.record.claim: one.evidence.why for one in tested_claims.tested(Comparison(some))}
+        assert why[CLAIMS[0]] == "no final run of lora@best has been made"
+        assert why[CLAIMS[9]] == "one tuning seed shows nothing of the noise between seeds"  # trials alone
+
+
 def test_a_trial_that_failed_for_its_memory_says_nothing_of_its_rate(runs):
     """Infinitely bad is a rate at which a trial diverged."""
     loaded = loaded_with(runs)

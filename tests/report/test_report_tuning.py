@@ -154,6 +154,9 @@ def test_trials_that_are_still_missing_are_said(tmp_path):
     (first / "record.json").unlink()
     text = page_of(runs)
     assert "- DoRA: 1 of 3 trials have not been made" in text
+    [line] = [line for line in text.splitlines() if line.startswith("| DoRA") and " | 3 | " in line]
+    rates = [float(rate) for rate in line.split("|")[2].split(",")]
+    assert len(rates) == 2 and max(rates) < 0.01, "learning rates, and no factor of one"
     assert "| Base model |" not in text
 
 

@@ -107,6 +107,9 @@ def _group(cell: Selector, comparison: Comparison) -> Group:
     """
     groups = [group for group in comparison.groups if group.first.cell is not None]
     words = [(group.first.method, _words(group.first, comparison.loaded)) for group in groups]
+    tuned = _contestants(comparison)
+    if any(cell.matches(*own) for own in tuned) and not any(cell.matches(*own) for own in words):
+        raise ValueError(f"no final run of {cell} has been made")
     place = claim_grammar.select(cell, words)
     if not groups[place].ok:
         raise ValueError(f"no run of {cell} completed: {groups[place].first.status or 'missing'}")
@@ -237,11 +240,10 @@ def _profile(cell: Selector, comparison: Comparison) -> tuple[Profile, int, Scor
     """(validation losses over the rates of a contestant, its tuning seeds, any of its validations)."""
     from harness.stats.best_rate import Profile
 
-    trials = [row for row in comparison.loaded.trials if row.cell is not None]
-    contestants = list(dict.fromkeys((row.method, _words(row, comparison.loaded)) for row in trials))
+    contestants = _contestants(comparison)
     wanted = contestants[claim_grammar.select(cell, contestants)]
     rows: dict[str, list[Row]] = {}
-    for row in trials:
+    for row in comparison.loaded.trials:
         if (row.method, _words(row, comparison.loaded)) == wanted and row.status in _PROVEN:
             rows.setdefault(row.recipe_id, []).append(row)
     validations = [
@@ -253,6 +255,12 @@ def _profile(cell: Selector, comparison: Comparison) -> tuple[Profile, int, Scor
     points.sort(key=lambda point: point[0])
     profile = Profile(tuple(rate for rate, _ in points), tuple(losses for _, losses in points))
     return profile, min(map(len, rows.values())), validations[0]
+
+
+def _contestants(comparison: Comparison) -> list[tuple[str, tuple[str, ...]]]:
+    """Return (method, overrides) of everything that was tuned, as a claim's cell selects it."""
+    trials = (row for row in comparison.loaded.trials if row.cell is not None)
+    return list(dict.fromkeys((row.method, _words(row, comparison.loaded)) for row in trials))
 
 
 def _rate(rows: Sequence[Row]) -> float | None:

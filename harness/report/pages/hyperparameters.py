@@ -90,7 +90,8 @@ def searched(comparison: Comparison) -> Table | None:
         named = Text(contestant.title, contestant.name, marks=EDGE_NOTE.mark if contestant.edges else "")
         values: list[Value] = []
         for key in sweep.tuning.settings:
-            values.append(", ".join(dict.fromkeys(_tried(trial, key) for trial in contestant.trials)))
+            made = [trial for trial in contestant.trials if trial.status != "missing"]  # the rate of others is unknown
+            values.append(", ".join(dict.fromkeys(_tried(trial, key) for trial in made)) or none)
             values.append((_tried(chosen, key) if chosen else "") or none)
         failed = sum(trial.status not in ("ok", "missing") for trial in contestant.trials)
         loss = none if chosen is None or chosen.loss is None else chosen.loss
