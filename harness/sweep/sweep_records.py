@@ -23,7 +23,7 @@ from harness.run.progress import board
 from harness.sweep import stages
 from harness.sweep.planned_runs import PlannedRun, Wanted, bases_of, compose_all, resolve
 
-_ASKED_WITH = ("harness", "commit", "uncommitted_changes", "versions")
+_PROGRAM = ("harness", "commit", "uncommitted_changes", "program", "versions")
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def write_question(written: Written) -> str:
             [*(sweep_file.varies if sweep_file else ()), *(sweep_file.tuned if sweep_file else ()), *swept]
         ),
         tuning=_with_earlier(path, written),
-        asked_with={key: provenance.facts()[key] for key in _ASKED_WITH},
+        asked_with={key: provenance.facts()[key] for key in _PROGRAM},
         claims=claim_records(sweep_file) if sweep_file else (),
     )
     runs_dir = Path(plan[0].experiment.runs_dir)
@@ -167,7 +167,6 @@ def _with_earlier(path: Path, written: Written) -> Tuning | None:
 
 
 LEVEL = 0.05
-_MADE_WITH = ("harness", "commit", "uncommitted_changes", "versions")
 
 
 def register(name: str, words: Sequence[str], runs_dir: Path) -> list[str]:
@@ -244,7 +243,7 @@ def _registration(sweep_file: SweepFile, arguments: tuple[str, ...], plan: Seque
         cells=tuple(planned.written() for planned in plan),
         contents=_contents(plan),
         code=provenance.training_code(),
-        made_with={key: provenance.facts()[key] for key in _MADE_WITH},
+        made_with={key: provenance.facts()[key] for key in _PROGRAM},
     )
     made = parsed(Registration, redact.anything(asdict(made)))  # as it is written: the digest is of what can be read
     return replace(made, digest=registration.digest_of(made))

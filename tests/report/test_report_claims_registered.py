@@ -263,7 +263,12 @@ def test_an_evaluation_with_another_version_is_listed(runs):
 
 @pytest.mark.parametrize(
     ("made_with", "is_said"),
-    [({}, False), ({"uncommitted_changes": True}, True), ({"commit": None, "uncommitted_changes": None}, True)],
+    [
+        ({}, False),
+        ({"uncommitted_changes": True}, True),
+        ({"commit": None, "uncommitted_changes": None}, True),
+        ({"uncommitted_changes": True, "program": "0123456789abcdef"}, False),
+    ],
 )
 def test_a_registration_without_a_commit_says_what_it_does_not_see(runs, made_with, is_said):
     loaded = loaded_with(runs)

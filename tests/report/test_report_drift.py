@@ -58,7 +58,7 @@ def test_the_same_again_says_so(runs, again):
     score_again(again)
     [line] = remarks.retrained(load([runs]).rows)
     assert line.count("(+0)") == 4
-    assert line.endswith("; made with the same commit and versions")
+    assert line.endswith("; made with the same code and versions")
 
 
 def test_the_last_weights_before_count_and_damaged_scores_are_left_out(runs, again):
@@ -95,6 +95,29 @@ def test_a_sweep_that_is_asked_again_by_another_program_says_what_its_runs_were_
     assert "torch" in line and "-> 99" in line
     made = [row for row in loaded.rows if row.current]
     assert f" and {len(made) - 3} more: commit " in line
+
+
+STATES = {  # (commit, uncommitted changes, digest of the code) of two programs -> what has changed
+    "a commit of the registration": (("a", False, "1"), ("b", False, "1"), []),
+    "notes that are not committed": (("a", False, "1"), ("a", True, "1"), []),
+    "the same state": (("a", True, "1"), ("a", True, "1"), []),
+    "no checkout": ((None, None, "1"), ("b", False, "1"), []),
+    "a commit of the code": (("a", False, "1"), ("b", False, "2"), ["commit a -> b"]),
+    "two states of one commit": (("a", True, "1"), ("a", True, "2"), ["code 1 -> 2"]),
+    "two installed packages": ((None, None, "1"), (None, None, "2"), ["code 1 -> 2"]),
+    "no digest before": (("a", False, None), ("b", True, "1"), ["commit a -> b", "uncommitted changes false -> true"]),
+    "no digest at all": (("a", False, None), ("a", False, None), []),
+    "nothing known": ((None, None, None), (None, None, None), []),
+}
+
+
+@pytest.mark.parametrize(("before", "after", "expected"), STATES.values(), ids=STATES)
+def test_another_commit_of_the_same_code_is_no_change(before, after, expected):
+    keys = ("commit", "uncommitted_changes", "program")
+    old, new = ({**dict(zip(keys, facts, strict=True)), "versions": {"peft": "1"}} for facts in (before, after))
+    assert list(remarks.program_changes(old, new)) == expected
+    moved = {**new, "versions": {"peft": "2"}}
+    assert {*remarks.program_changes(old, moved)} == {*expected, "peft 1 -> 2"}
 
 
 def test_a_sweep_that_is_asked_again_by_the_same_program_says_nothing(tree, runs):

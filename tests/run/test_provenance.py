@@ -67,6 +67,24 @@ def test_changes_are_told_and_new_files_are_not(checkout):
     assert provenance.facts()["uncommitted_changes"] is True
 
 
+def test_the_digest_of_the_code_changes_with_a_module_and_with_nothing_else(checkout):
+    def digest():
+        provenance.facts.cache_clear()
+        return provenance.facts()["program"]
+
+    first, module = digest(), checkout / "harness" / "provenance.py"
+    (checkout / "README.md").write_text("a registration, a report")
+    git(checkout, "add", ".")
+    git(checkout, "commit", "--quiet", "-m", "second")
+    assert digest() == first
+    module.write_text("x = 2\n")
+    changed = digest()
+    module.write_text("x = 1\n")
+    assert digest() == first != changed
+    module.rename(checkout / "harness" / "other.py")
+    assert len({first, changed, digest()}) == 3
+
+
 def test_outside_of_a_checkout_nothing_is_known(tmp_path, monkeypatch):
     monkeypatch.setattr(provenance, "__file__", str(tmp_path / "harness" / "run" / "provenance.py"))
     facts = provenance.facts()

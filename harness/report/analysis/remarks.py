@@ -161,8 +161,8 @@ def retrained(rows: Sequence[Row]) -> list[str]:
             for old, new in pairs
             for metric in sorted(old.metrics.keys() & new.metrics.keys())
         ]
-        moved = dict.fromkeys(text for old, new in pairs for text in _changed(old.provenance, new.provenance))
-        made_with = f"made with {', '.join(moved)}" if moved else "made with the same commit and versions"
+        moved = dict.fromkeys(text for old, new in pairs for text in program_changes(old.provenance, new.provenance))
+        made_with = f"made with {', '.join(moved)}" if moved else "made with the same code and versions"
         if pairs:
             lines.append(f"trained again: {row.title}: {', '.join(scores)}; {made_with}")
     return lines
@@ -173,7 +173,7 @@ def older(rows: Sequence[Row], asked_with: Mapping[str, Any] | None) -> list[str
     runs_of = collected(
         (moved, row.title)
         for row in (rows if asked_with else ())
-        if row.record and (moved := tuple(_changed(row.made_with, asked_with or {})))
+        if row.record and (moved := tuple(program_changes(row.made_with, asked_with or {})))
     )
     return [
         f"made with another program than the sweep was last asked with: "
@@ -183,12 +183,16 @@ def older(rows: Sequence[Row], asked_with: Mapping[str, Any] | None) -> list[str
     ]
 
 
-def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the changes that can move a score: in the program, uncommitted changes and library versions."""
-    facts = [
-        {key: facts_of.get(key) for key in _PROGRAM} | dict(facts_of.get("versions") or {}) for facts_of in (old, new)
-    ]
-    for key in sorted(facts[0].keys() | facts[1].keys()):
-        first, second = (program.get(key) for program in facts)
-        if first != second:
-            yield f"{key.replace('_', ' ')} {short(first)} -> {short(second)}"
+def program_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the changes that can move a score: of the program, of uncommitted changes and of library versions.
+
+    Another commit of the same code, as that of a registration or of a report, is none.
+    """
+    digests = (old.get("program"), new.get("program"))
+    program = () if digests[0] == digests[1] is not None else _PROGRAM
+    facts = [{key: of.get(key) for key in program} | dict(of.get("versions") or {}) for of in (old, new)]
+    moved = [key for key in sorted(facts[0].keys() | facts[1].keys()) if facts[0].get(key) != facts[1].get(key)]
+    for key in moved:
+        yield f"{key.replace('_', ' ')} {short(facts[0].get(key))} -> {short(facts[1].get(key))}"
+    if program and None not in digests and not {*moved} & {*_PROGRAM}:  # two states of one commit
+        yield f"code {digests[0]} -> {digests[1]}"

@@ -1,14 +1,15 @@
 """The claims that a sweep was made for, a line for each, and the deviations from their registration."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from harness.records import record
 from harness.records.registration import Registration
+from harness.report.analysis.remarks import program_changes
 from harness.report.analysis.tested_claims import Tested
 from harness.report.data.rows import MARGIN, Loaded, Row, claim_level
-from harness.report.display import collected, several, short
+from harness.report.display import collected, several
 from harness.report.document import Column, Table, key_of
 
 _NAMED = 3  # runs or cells that a line names
@@ -38,7 +39,8 @@ def explained(results: Sequence[Tested], loaded: Loaded) -> list[str]:
         lines.append("Not registered: nothing shows that these claims are older than the results.")
     else:
         lines.append(f"Registered at {made.registered_at}, sha256 {made.digest}. {made.exclusions}")
-        if made.made_with.get("uncommitted_changes") or not made.made_with.get("commit"):
+        has_commit = made.made_with.get("commit") and not made.made_with.get("uncommitted_changes")
+        if not has_commit and not made.made_with.get("program"):
             lines.append("It was registered without a commit of its code, so that a change of the code is not seen.")
         since = [f"Deviation: {deviation}." for deviation in deviations(loaded)]
         lines += since or ["No deviation from the registration."]
@@ -149,17 +151,12 @@ def _runs(made: Registration, rows: Sequence[Row]) -> Iterator[str]:
 
 def _moved(made: Registration, row: Row) -> Iterator[str]:
     """Return each difference of program or version under which a run was trained or evaluated, once."""
-    programs = (row.made_with, *(scored.record.provenance for scored in row.scored))
-    return iter(dict.fromkeys(text for program in programs for text in _changed(made.made_with, program)))
-
-
-def _changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    before, after = then.get("versions") or {}, now.get("versions") or {}
-    program = [key for key in ("harness", "commit", "uncommitted_changes") if key in now]
-    versions = ((name, before[name], after[name]) for name in sorted(before.keys() & after.keys()))
-    for name, old, new in (*((key, then.get(key), now[key]) for key in program), *versions):
-        if old != new:
-            yield f"{name if name in before else name.replace('_', ' ')} {short(old)} -> {short(new)}"
+    known = made.made_with.get("versions") or {}  # a method may bring libraries of its own
+    programs = (
+        {**facts, "versions": {name: version for name, version in facts["versions"].items() if name in known}}
+        for facts in (row.made_with, *(scored.record.provenance for scored in row.scored))
+    )
+    return iter(dict.fromkeys(text for program in programs for text in program_changes(made.made_with, program)))
 
 
 def _shown(value: Any) -> str:
