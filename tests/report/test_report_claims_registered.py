@@ -1,21 +1,22 @@
 """Claims on top of a report: every outcome with its interval, what would decide it, and every deviation."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import tuned_tree
 
-from harness.records import record, registration
+from harness.records import claim_grammar, record, registration
 from harness.records.claim_grammar import Range, Selector
 from harness.records.record import ClaimRecord, Looks
 from harness.records.registration import EXCLUSIONS, Registration
-from harness.report.analysis import tested_claims
+from harness.report.analysis import claim_words, tested_claims
 from harness.report.analysis.comparison import Comparison
 from harness.report.analysis.tested_claims import judge
 from harness.report.data.load import load
-from harness.report.pages.registered import deviations, explained
+from harness.report.pages.registered import deviations, explained, table
 from harness.report.pages.report import page
 
 CLAIMS = (
@@ -80,6 +81,81 @@ def test_an_interval_judges_a_range(limits, interval, outcome):
     assert judge(limits, interval) == outcome
 
 
+WORDS = {  # a claim -> what it says, and of what
+    "lora == dora +- 0.01 on arc_easy/acc": ("LoRA within 1 point of DoRA", "ARC-Easy accuracy, points"),
+    "ia3@best == full@best +- 0.025 on arc_easy/acc_norm": (
+        "(IA)\u00b3 within 2.5 points of full fine-tuning", "ARC-Easy length-normalized accuracy, points",
+    ),
+    "lora > dora on piqa/acc": ("LoRA above DoRA", "PIQA accuracy, points"),
+    "lora >= dora on piqa/acc": ("LoRA not below DoRA", "PIQA accuracy, points"),
+    "lora < dora on test_loss": ("LoRA below DoRA", "test loss (nats per token)"),
+    "lora <= dora on piqa/acc": ("LoRA not above DoRA", "PIQA accuracy, points"),
+    "lora >= dora - 0.01 on piqa/acc": ("LoRA at most 1 point below DoRA", "PIQA accuracy, points"),
+    "lora > dora - 0.01 on piqa/acc": ("LoRA less than 1 point below DoRA", "PIQA accuracy, points"),
+    "lora >= dora + 0.01 on piqa/acc": ("LoRA at least 1 point above DoRA", "PIQA accuracy, points"),
+    "lora > dora + 0.01 on piqa/acc": ("LoRA more than 1 point above DoRA", "PIQA accuracy, points"),
+    "lora <= dora + 0.01 on general_text/loss": (
+        "LoRA at most 0.01 above DoRA", "General text loss (nats per token)",
+    ),
+    "lora < dora - 0.01 on validation_loss": ("LoRA more than 0.01 below DoRA", "validation loss (nats per token)"),
+    "lora == dora + 0.05 +- 0.02 on piqa/acc": (
+        "LoRA between 3 points and 7 points above DoRA", "PIQA accuracy, points",
+    ),
+    "lora[r=64, use_rslora=true] > lora[r=64, target=attention] on my_task/score": (
+        "LoRA (r=64, rsLoRA=true) above LoRA (r=64, target=attention)", "my_task score",
+    ),
+    "full[data.mix.0.share=0.1] >= 0.5 * full + 0.5 * base on hellaswag/acc": (
+        "Full fine-tuning (share=0.1) \u2265 0.5 \u00d7 full fine-tuning + 0.5 \u00d7 base model",
+        "HellaSwag accuracy, points",
+    ),
+    "lora - 0.5 * full < 0.5 * base - 0.1 on piqa/acc": (
+        "LoRA < 0.5 \u00d7 full fine-tuning + 0.5 \u00d7 base model \u2212 10 points", "PIQA accuracy, points",
+    ),
+    "lora >= 0.4 on piqa/acc": ("LoRA \u2265 40 points", "PIQA accuracy, points"),
+    "lora + dora - full == 0.1 +- 0.2 on piqa/acc": (
+        "LoRA + DoRA \u2212 full fine-tuning between \u221210 points and 30 points", "PIQA accuracy, points",
+    ),
+    "best_lr(lora[r=4]) / best_lr(full) in [5, 20]": (
+        "LoRA (r=4) 5 to 20 times full fine-tuning", "best learning rate",
+    ),
+    "vera / lora in [0, 0.1] on trainable_parameters": ("VeRA at most 0.1 times LoRA", "trained parameters"),
+    "qlora / lora in [1.05, 2] on tokens_per_second": ("QLoRA 1.05 to 2 times LoRA", "tokens per second"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", WORDS)
+def test_a_claim_is_shown_in_words_with_the_names_of_its_methods(text):
+    claim = claim_grammar.parse(text)
+    assert (claim_words.text(claim), claim_words.metric(claim)) == WORDS[text]
+
+
+@pytest.mark.parametrize(
+    ("claim", "value", "interval", "outcome", "expected"),
+    [
+        ("lora > dora on piqa/acc", 0.0412, (0.0212, 0.0612), "confirmed", ("4.1", "2.1 to 6.1")),
+        ("lora > dora on piqa/acc", 0.019, (0.0004, 0.0376), "confirmed", ("1.90", "0.04 to 3.76")),
+        ("lora == dora +- 0.01 on piqa/acc", -0.001, (-0.00999, 0.008), "confirmed", ("-0.10", "-1.00 to 0.80")),
+        ("lora == dora +- 0.01 on piqa/acc", -0.001, (-0.0101, 0.008), "undecided", ("-0.10", "-1.01 to 0.80")),
+        ("lora < dora on test_loss", -0.01234, (-0.02, -0.005), "confirmed", ("-0.0123", "-0.0200 to -0.0050")),
+        ("lora / full in [5, 20]", 4.3421, (0.0, np.inf), "undecided", ("4.342", "0.000 to unbounded")),
+        ("lora / full in [0, 1]", 0.0363109, (0.0363109, 0.0363109), "confirmed", ("0.03631", "0.03631 to 0.03631")),
+        ("lora > dora on piqa/acc", None, None, "undecided", ("-", "-")),
+        ("lora > dora on piqa/acc", 0.0412, None, "undecided", ("4.120", "-")),
+    ],
+)  # fmt: skip
+def test_numbers_are_in_the_unit_of_the_metric_and_the_outcome_can_be_seen_by_them(
+    claim, value, interval, outcome, expected
+):
+    text = claim if " on " in claim else f"{claim} on tokens_per_second"
+    parsed = claim_grammar.parse(text)
+    evidence = tested_claims.Evidence(value, interval)
+    assert interval is None or judge(parsed.range, interval) == outcome
+    line = table([tested_claims.Tested(ClaimRecord(claim=text, source=None, note=None), parsed, outcome, evidence)])
+    cells = dict(zip(line.keys, line.rows[0], strict=True))
+    shown = [re.sub("[\N{MINUS SIGN}\N{EN DASH}]", "-", cells[key].text) for key in ("estimate", "interval")]
+    assert tuple(shown) == expected
+
+
 def test_every_form_is_tested_on_the_records(runs):
     results = {one.record.claim: one for one in tested_claims.tested(Comparison(loaded_with(runs)))}
     assert list(results) == list(CLAIMS)
@@ -92,7 +168,7 @@ def test_every_form_is_tested_on_the_records(runs):
     }  # fmt: skip
     why = {text: one.evidence.why for text, one in results.items()}
     assert why[CLAIMS[7]] == "1 of the runs were timed in company and do not count"
-    assert why[CLAIMS[8]].startswith("no run of vera completed")
+    assert why[CLAIMS[8]].startswith("no run of VeRA completed")
     assert why[CLAIMS[9]] == "one tuning seed shows nothing of the noise between seeds"
     assert why[CLAIMS[10]] == "lora has no score in piqa/nosuch"
 
@@ -103,7 +179,7 @@ def test_a_claim_waits_for_the_final_runs_of_what_was_tuned(runs):
     for waiting in ({"lora"}, {row.method for row in loaded.rows}):
         some = replace(loaded, rows=tuple(row for row in loaded.rows if row.method not in waiting))
         why = {one.record.claim: one.evidence.why for one in tested_claims.tested(Comparison(some))}
-        assert why[CLAIMS[0]] == "no final run of lora@best has been made"
+        assert why[CLAIMS[0]] == "no final run of LoRA has been made"
         assert why[CLAIMS[9]] == "one tuning seed shows nothing of the noise between seeds"  # trials alone
 
 
@@ -158,7 +234,7 @@ def test_the_report_opens_with_them_and_heads_the_rest_exploratory(runs):
     text = page(Comparison(loaded_with(runs)))
     assert text.index("## Claims") < text.index("## Exploratory") < text.index("## Answer")
     section = text[text.index("## Claims") : text.index("## Exploratory")].replace("&#8288;", "")
-    assert all(text.replace("*", "\\*").partition("[")[0][:20] in section for text in CLAIMS)
+    assert all(claim_words.text(claim_grammar.parse(text)).replace("*", "\\*") in section for text in CLAIMS)
     assert "Not registered: nothing shows that these claims are older than the results." in section
     assert "## Claims" not in page(Comparison(loaded_with(runs, ())))
     assert "## Exploratory" not in page(Comparison(loaded_with(runs, ())))

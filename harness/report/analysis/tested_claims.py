@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from harness.records import claim_grammar
 from harness.records.claim_grammar import Difference, Range, Ratio, Selector
 from harness.records.record import ClaimRecord
-from harness.report.analysis import axes
+from harness.report.analysis import axes, claim_words
 from harness.report.analysis.claims import LEVEL, MetricComparison
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import Group, Measure, aligned
@@ -109,10 +109,10 @@ def _group(cell: Selector, comparison: Comparison) -> Group:
     words = [(group.first.method, _words(group.first, comparison.loaded)) for group in groups]
     tuned = _contestants(comparison)
     if any(cell.matches(*own) for own in tuned) and not any(cell.matches(*own) for own in words):
-        raise ValueError(f"no final run of {cell} has been made")
+        raise ValueError(f"no final run of {claim_words.method(cell)} has been made")
     place = claim_grammar.select(cell, words)
     if not groups[place].ok:
-        raise ValueError(f"no run of {cell} completed: {groups[place].first.status or 'missing'}")
+        raise ValueError(f"no run of {claim_words.method(cell)} completed: {groups[place].first.status or 'missing'}")
     return groups[place]
 
 
@@ -250,7 +250,7 @@ def _profile(cell: Selector, comparison: Comparison) -> tuple[Profile, int, Scor
         scored for seeds in rows.values() for row in seeds for scored in row.scored if scored.role == "validation"
     ]
     if not validations:
-        raise ValueError(f"no trial of {cell} has a validation loss")
+        raise ValueError(f"no trial of {claim_words.method(cell)} has a validation loss")
     points = [(rate, _losses(seeds)) for seeds in rows.values() if (rate := _rate(seeds)) is not None]
     points.sort(key=lambda point: point[0])
     profile = Profile(tuple(rate for rate, _ in points), tuple(losses for _, losses in points))

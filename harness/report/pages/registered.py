@@ -6,13 +6,15 @@ from typing import Any
 
 from harness.records import record
 from harness.records.registration import Registration
+from harness.report.analysis import claim_words
 from harness.report.analysis.remarks import program_changes
-from harness.report.analysis.tested_claims import Tested
+from harness.report.analysis.tested_claims import Tested, judge
 from harness.report.data.rows import MARGIN, Loaded, Row, claim_level
 from harness.report.display import collected, several
-from harness.report.document import Column, Table, key_of
+from harness.report.document import Column, Table, fixed, key_of
 
 _NAMED = 3  # runs or cells that a line names
+_MORE_DIGITS = 6
 EXPLORATORY = (
     "Everything below is exploratory: it was not claimed beforehand, and its error rates are those of its own families."
 )
@@ -20,15 +22,47 @@ EXPLORATORY = (
 
 def table(results: Sequence[Tested]) -> Table:
     """Return a line for each claim."""
-    titles = ("Claim", "Source", "Outcome", "Value", "Interval", "Rests on", "What would decide it")
-    columns = [Column(key_of(title), title, text=title not in ("Value", "Interval")) for title in titles]
+    titles = ("Claim", "Metric", "Source", "Outcome", "Estimate", "Interval", "Based on", "What would decide it")
+    columns = [Column(key_of(title), title, text=title not in ("Estimate", "Interval")) for title in titles]
     rows = []
     for tested in results:
-        evidence, number = tested.evidence, None if tested.evidence.value is None else _number(tested.evidence.value)
+        evidence, claim = tested.evidence, tested.claim
         open_ends = (evidence.why, evidence.narrower) if tested.outcome == "undecided" else ()
-        named = (tested.record.claim, tested.record.source, tested.outcome, number, _interval(tested))
-        rows.append((*named, evidence.basis, "; ".join(filter(None, open_ends))))
+        named = (claim_words.text(claim), claim_words.metric(claim), tested.record.source, tested.outcome)
+        rows.append((*named, *_numbers(tested), evidence.basis, "; ".join(filter(None, open_ends))))
     return Table.of(columns, ([text or None for text in row] for row in rows), label="claims", title="Claims")
+
+
+def _numbers(tested: Tested) -> tuple[str, str]:
+    """Return the number of a claim and its interval in the metric's unit; "" for what is unknown.
+
+    Two significant digits of the interval's half width are shown, or as many as the outcome can be seen by; four of a
+    number without an interval.
+    """
+    evidence, scale = tested.evidence, claim_words.scale(tested.claim)
+    low, high = evidence.interval or (0.0, math.inf)
+    half, size = scale * (high - low) / 2, scale * abs(evidence.value or 0.0)
+    uncertain = half if 0 < half < math.inf else size / 100
+    fewest = max(0, 1 - math.floor(math.log10(uncertain))) if uncertain else 3
+    digits = next(
+        (
+            digits
+            for digits in range(fewest, fewest + _MORE_DIGITS)
+            if _is_seen(tested, round(low * scale, digits) / scale, round(high * scale, digits) / scale)
+        ),
+        fewest,
+    )
+    value = "" if evidence.value is None else _number(evidence.value * scale, digits)
+    return value, " to ".join(_number(end * scale, digits) for end in evidence.interval or ())
+
+
+def _is_seen(tested: Tested, low: float, high: float) -> bool:
+    """Return whether the ends of an interval, as they are shown, lead to the same outcome."""
+    return tested.evidence.interval is None or judge(tested.claim.range, (low, high)) == tested.outcome
+
+
+def _number(value: float, digits: int) -> str:
+    return "unbounded" if math.isinf(value) else fixed(value, digits)
 
 
 def explained(results: Sequence[Tested], loaded: Loaded) -> list[str]:
@@ -44,13 +78,8 @@ def explained(results: Sequence[Tested], loaded: Loaded) -> list[str]:
             lines.append("It was registered without a commit of its code, so that a change of the code is not seen.")
         since = [f"Deviation: {deviation}." for deviation in deviations(loaded)]
         lines += since or ["No deviation from the registration."]
-    return [*lines, *(f"{result.record.claim}: {result.record.note}" for result in results if result.record.note)]
-
-
-def sentence(tested: Tested) -> str:
-    """Return a claim in one line: confirmed, with its number and interval."""
-    value = "unknown" if tested.evidence.value is None else _number(tested.evidence.value)
-    return f"{tested.outcome}: {tested.record.claim}: {value} ({_interval(tested) or 'no interval'})"
+    noted = collected((result.record.note, claim_words.text(result.claim)) for result in results if result.record.note)
+    return [*lines, *(f"{'; '.join(dict.fromkeys(claims))}: {note}" for note, claims in noted.items())]
 
 
 def _level(count: int, loaded: Loaded) -> str:
@@ -60,17 +89,6 @@ def _level(count: int, loaded: Loaded) -> str:
         f"Intervals hold together at {100 * (1 - level):g} %: each of the {count} at {share:.4g} % (Bonferroni). A "
         "claim is confirmed where its interval lies inside the claimed range, and refuted where it lies outside."
     )
-
-
-def _interval(tested: Tested) -> str:
-    return " to ".join(map(_number, tested.evidence.interval or ()))
-
-
-def _number(value: float) -> str:
-    """Return a score with four decimals, a large amount with four digits, an open end as text."""
-    if math.isinf(value):
-        return "unbounded"
-    return f"{value:.4f}" if abs(value) < 10 else f"{value:,.4g}"
 
 
 def deviations(loaded: Loaded) -> list[str]:
