@@ -158,6 +158,8 @@ def test_trials_that_are_still_missing_are_said(tmp_path):
     rates = [float(rate) for rate in line.split("|")[2].split(",")]
     assert len(rates) == 2 and max(rates) < 0.01, "learning rates, and no factor of one"
     assert "| Base model |" not in text
+    done = sum('"status": "ok"' in path.read_text() for path in runs.glob("*/seed-0/record.json"))
+    assert f"**No final run completed: so far there are {done} completed trials of the tuning.**" in text and done == 7
 
 
 def test_a_trial_made_again_that_changes_the_choice_is_said(tmp_path):

@@ -14,7 +14,7 @@ from harness.report.analysis.claims import FEWEST_ITEMS, Claims, Pair
 from harness.report.analysis.recommend import Advice, Need, Option, advise, options
 from harness.report.analysis.verdicts import seeds_of
 from harness.report.data.groups import Group
-from harness.report.display import GIBIBYTE, collected, p_value, several
+from harness.report.display import GIBIBYTE, collected, counted, p_value, several
 
 MOST_NAMED = 8  # methods of one verdict; further ones are counted
 MOST_TIED = 12  # methods that are named as not significantly different from the best
@@ -71,16 +71,25 @@ class Answer:
         }
 
 
-def answers(results: Sequence[Claims], groups: Sequence[Group], primary: str | None = None) -> list[Answer]:
+def answers(
+    results: Sequence[Claims], groups: Sequence[Group], primary: str | None = None, trials: int = 0
+) -> list[Answer]:
     """Return an answer for each base model, or a single one that says why there is nothing to compare.
 
     Args:
         results: the tests of the question, for each base model.
         groups: every row of the report.
         primary: the column that answers the question; None: the first target task.
+        trials: runs of a tuning stage that completed.
     """
     trained = [group for group in groups if group.trained]
     if not trained:
+        if trials:
+            return [
+                Answer(
+                    (f"No final run completed: so far there are {counted(trials, 'completed trial')} of the tuning.",)
+                )
+            ]
         some = any(group.ok for group in groups)
         what = "Only the base model was evaluated" if some else "No run completed"
         return [Answer((f"{what}: there are no methods to compare.",))]

@@ -114,7 +114,8 @@ class Comparison:
     @cached_property
     def answers(self) -> list[Answer]:
         """Return the answer to the question, for each base model."""
-        return answers(self.claims, self.groups, self.loaded.primary)
+        trials = sum(row.status == "ok" for row in self.loaded.trials)
+        return answers(self.claims, self.groups, self.loaded.primary, trials)
 
     @property
     def answer(self) -> Answer:

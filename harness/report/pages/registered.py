@@ -79,7 +79,7 @@ def explained(results: Sequence[Tested], loaded: Loaded) -> list[str]:
         since = [f"Deviation: {deviation}." for deviation in deviations(loaded)]
         lines += since or ["No deviation from the registration."]
     noted = collected((result.record.note, claim_words.text(result.claim)) for result in results if result.record.note)
-    return [*lines, *(f"{'; '.join(dict.fromkeys(claims))}: {note}" for note, claims in noted.items())]
+    return [*lines, *(f"{several(list(dict.fromkeys(claims)), _NAMED)}: {note}" for note, claims in noted.items())]
 
 
 def _level(count: int, loaded: Loaded) -> str:
