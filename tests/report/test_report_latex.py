@@ -174,6 +174,29 @@ def test_a_table_takes_a_column_then_the_page_then_gives_up_its_errors_then_beco
     assert [*itertools.chain(*shown)] == [str(i) for i in range(24)], "every column is somewhere, once"
 
 
+LONG_TEXTS = {  # the cells of a column of words; beside it are two others, and a column of numbers
+    "a label and one long reason": ("LoRA (rsLoRA=false, init=default)", "x " * 120, "undecided", "a"),
+    "several words that cannot be cut": ("(num_virtual_tokens=20,", "(init_lora_weights=pissa) " * 2, "y " * 150, "b"),
+    "four long ones": tuple(f"{letter * 21} and more words behind it" for letter in "aoex"),
+    "a word for each": ("a", "b", "c", "d"),
+}
+
+
+@needs_latex
+@pytest.mark.parametrize("name", CLASSES)
+def test_no_word_of_a_wrapped_column_stands_over_its_margin(tmp_path, name):
+    if not has("threeparttable.sty") or (name == "ieee" and not has("IEEEtran.cls")):
+        pytest.skip("texlive-latex-extra or texlive-publishers is not installed")
+    parts = []
+    for label, texts in LONG_TEXTS.items():
+        columns = [*(Column(f"c{i}", f"Column {i}", text=True) for i in range(4)), Column("n", "Number", digits=1)]
+        lines = [(*map(Text, texts), Number(1.5)), (*(Text(text[:60]) for text in texts), Number(20.5))]
+        parts += floats(Table(tuple(columns), tuple(lines), label=re.sub(r"\W", "-", label), title=label))
+    kind = CLASSES[name]
+    log = compiled(tmp_path, "wrapped", TABLES % (kind.head, "", PREAMBLE, "\n".join(parts)))
+    assert not problems(log) and len(parts) >= len(LONG_TEXTS)
+
+
 def test_sentences_below_a_table_stand_below_its_last_part_and_marks_below_each():
     notes = (Note("A sentence."), Note("A mark.", "\N{DAGGER}"))
     parts = floats(dataclasses.replace(table(24), notes=notes))

@@ -24,7 +24,7 @@ from harness.report.document import (
     fixed,
     value_text,
 )
-from harness.report.writers.tex import breakable, escape
+from harness.report.writers.tex import UNBROKEN, breakable, escape
 
 COLUMN, PAGE = 190.0, 388.0  # points of a line, in a class of 10 pt type
 _SCRIPT = 7 / 8  # size of an error over that of its number, at most
@@ -152,10 +152,20 @@ class _Column:
         )
         return max([*map(_em, words), self._of_numbers() if self.numbers else 0.0], default=0.0)
 
+    @property
+    def longest_word(self) -> float:
+        """Return the width in ems of the longest word that no line break cuts."""
+        texts = (cell.text for cell in self.cells if not isinstance(cell, Number))
+        return max((_em(word[:UNBROKEN]) for text in texts for word in text.split()), default=0.0)
+
     @cached_property
     def width(self) -> float:
         """Return the width of the column in ems; long words give way to the other columns."""
-        return _em("x" * (_LONG // 2)) if self.is_long else max(self.content, *map(_em, self.heading))
+        return (
+            max(_em("x" * (_LONG // 2)), self.longest_word)
+            if self.is_long
+            else max(self.content, *map(_em, self.heading))
+        )
 
     def _of_numbers(self) -> float:
         widest = self.widest
@@ -260,11 +270,24 @@ def _unit(column: Column) -> list[str]:
 def _specification(column: _Column, columns: Sequence[_Column]) -> str:
     if not column.is_long:
         return "l" if column.is_words else "r" if column.numbers and column.is_even else "c"
-    layout = layout_of(columns)
+    return rf">{{\raggedright\arraybackslash}}p{{{_shares(columns)[column.column.key]:.3f}\linewidth}}"
+
+
+def _shares(columns: Sequence[_Column]) -> dict[str, float]:
+    """Return the share of the line that each column of several lines takes: by its longest cell, and no word is cut."""
+    layout, shares = layout_of(columns), {}
     others = layout.width([column for column in columns if not column.is_long]) + layout.gap * len(columns)
-    weight = column.content / sum(column.content for column in columns if column.is_long)
-    share = max(0.1, weight * (PAGE - others) / PAGE)
-    return rf">{{\raggedright\arraybackslash}}p{{{share:.2f}\linewidth}}"
+    room, wanting = 1 - others / PAGE, [column for column in columns if column.is_long]
+    while wanting:
+        total = sum(column.content for column in wanting)
+        least = {column.column.key: max(0.1, column.longest_word * layout.points / PAGE) for column in wanting}
+        narrow = [column for column in wanting if column.content / total * room < least[column.column.key]]
+        for column in narrow or wanting:
+            key = column.column.key
+            shares[key] = least[key] if narrow else column.content / total * room
+        room -= sum(least[column.column.key] for column in narrow)
+        wanting = [column for column in wanting if narrow and column not in narrow]
+    return shares
 
 
 def _head(columns: Sequence[_Column]) -> list[str]:

@@ -6,7 +6,7 @@ from textwrap import wrap
 
 from harness.records.untrusted import printable
 
-_UNBROKEN = 22  # characters of a word that stay together
+UNBROKEN = 22  # characters of a word that stay together
 _LISTING = 44  # characters of a line of a listing: those of a column of 3 inches in the scriptsize of 11 pt
 _SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
@@ -56,9 +56,9 @@ def _line(text: str) -> str:
 
 
 def _breakable(word: str) -> str:
-    if len(word) <= _UNBROKEN:
+    if len(word) <= UNBROKEN:
         return escape(word)
-    pieces = [piece for part in re.findall(r"[^,_/]*[,_/]|[^,_/]+", word) for piece in wrap(part, _UNBROKEN)]
+    pieces = [piece for part in re.findall(r"[^,_/]*[,_/]|[^,_/]+", word) for piece in wrap(part, UNBROKEN)]
     return r"\allowbreak{}".join(map(escape, pieces))
 
 
