@@ -2,6 +2,7 @@
 
 import os
 import re
+import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.__main__ import COMMANDS, module_of
+from harness.records.help_text import filled
 from harness.report.commands import COMMANDS as REPORT_COMMANDS
 
 PAGE = Path(__file__).parents[1] / "sweeps" / "COMMANDS.md"
@@ -44,6 +46,69 @@ def commands(help_of):
         listed = re.findall(r"^    ([a-z]+)(?: {2,}|$)", text, re.MULTILINE)
         for below in REPORT_COMMANDS if name == "report" else listed:
             yield f"{name} {below}", help_of(name, below)
+
+
+def test_no_help_is_wider_than_a_terminal_of_80_columns(help_of, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    helps = {"": application_help(), **dict(commands(help_of))}
+    wide = {name: line for name, text in helps.items() for line in text.splitlines() if len(line) > 80}
+    assert len(helps) >= 26
+    assert wide == {}
+
+
+def application_help() -> str:
+    done = subprocess.run([sys.executable, "-m", "harness", "--help"], capture_output=True, text=True, check=True)
+    assert "\nmethod: adalora, " in done.stdout
+    return done.stdout
+
+
+TEXT = """\
+A paragraph of several words,
+which goes on.
+
+  harness plan one=1 two=2 three=3 four=4
+  term          what it is, in words
+                that go on
+  a command=1 that=2 is=3 long=4  what it is for, in some words
+    an indented line
+Another one.
+"""
+
+
+def test_paragraphs_lists_and_commands_are_wrapped_as_what_they_are():
+    assert filled(TEXT, 100) == [
+        "A paragraph of several words, which goes on.",
+        "",
+        "  harness plan one=1 two=2 three=3 four=4",
+        "  term          what it is, in words that go on",
+        "  a command=1 that=2 is=3 long=4  what it is for, in some words",
+        "    an indented line",
+        "Another one.",
+    ]
+    assert filled(TEXT, 48)[2:5] == [
+        "  harness plan one=1 two=2 three=3 four=4",
+        "  term          what it is, in words that go on",
+        "  a command=1 that=2 is=3 long=4",
+    ]
+    assert filled(TEXT, 36) == [
+        "A paragraph of several words, which",
+        "goes on.",
+        "",
+        "  harness plan one=1 two=2 three=3 \\",
+        "      four=4",
+        "  term",
+        "      what it is, in words that go",
+        "      on",
+        "  a command=1 that=2 is=3 long=4",
+        "      what it is for, in some words",
+        "    an indented line",
+        "Another one.",
+    ]
+    words = [word for word in TEXT.split() if word != "\\"]
+    for width in range(12, 120):
+        lines = filled(TEXT, width)
+        assert [word for line in lines for word in line.split() if word != "\\"] == words
+        assert all(len(line) <= width or len(line.removesuffix(" \\").split()) == 1 for line in lines)
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 13), reason="argparse writes options in another form from Python 3.13 on")

@@ -52,7 +52,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     combine.add_argument("--weights", required=True, metavar="W,W", help="one weight per run")
     combine.add_argument(
-        "--combination-type", choices=TYPES, default="svd", help="PEFT's combination type (default: svd)"
+        "--combination-type",
+        choices=TYPES,
+        default="svd",
+        metavar="TYPE",
+        help="PEFT's combination type: %(choices)s (default: svd)",
     )
     combine.add_argument("--density", type=float, default=0.5, help="density of the pruning types (default: 0.5)")
     convert = commands.add_parser("convert", help="approximate the update of any method by LoRA of a given rank")

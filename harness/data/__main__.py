@@ -15,6 +15,7 @@ from pathlib import Path
 from harness.config.compose import experiments
 from harness.records import base, redact
 from harness.records.data_check import DataCheck
+from harness.records.help_text import HelpFormatter
 from harness.records.untrusted import echo
 from harness.report.pages import data_card
 from harness.run import isolate
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="harness data",
         description="Check data before training. Takes the settings of `python -m harness`; commas check several.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("action", choices=["check"])
     parser.add_argument("override", nargs="*", metavar="SETTING=VALUE", help="a setting of `python -m harness`")

@@ -23,6 +23,7 @@ from harness.config import config, permissions
 from harness.config.compose import experiments
 from harness.config.experiment import Evaluation, Experiment, evaluations
 from harness.records import record
+from harness.records.help_text import HelpFormatter
 from harness.records.record import EvaluationRecord, Metric, RunRecord
 from harness.records.settings import EvalSpec
 from harness.records.untrusted import echo, printable
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="harness evaluate",
         description="Evaluate runs, models and adapters on tasks, without training. Existing scores are reused.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument(
         "what", nargs="+", metavar="MODEL_OR_RUN", help="see below; may be followed by settings such as eval.limit=100"

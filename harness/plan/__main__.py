@@ -15,6 +15,7 @@ from typing import Any
 
 from harness.plan import cost, literature, table
 from harness.plan.devices import Device, named
+from harness.records.help_text import HelpFormatter
 from harness.records.untrusted import echo
 
 _MFU = 0.4
@@ -68,9 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="harness plan", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(prog="harness plan", description=_ABOUT, formatter_class=HelpFormatter)
     parser.add_argument(
         "override", nargs="*", metavar="SETTING=VALUE", help="a setting of `python -m harness`; commas sweep"
     )

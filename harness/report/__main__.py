@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.records import event_files
+from harness.records.help_text import HelpFormatter
 from harness.records.untrusted import echo
 from harness.report.commands import COMMANDS, above_zero, keys, run, warn
 
@@ -36,11 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    others = "\n".join(f"  {name:<14} {what}" for name, (_, what) in COMMANDS.items())
+    others = "\n".join(f"  {name:<15} {what}" for name, (_, what) in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="harness report",
         description=f"Make reports from run records.\n\nOther commands, each with --help:\n{others}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUNS", help="folders that hold <recipe_id>/seed-<n>/")
     parser.add_argument(

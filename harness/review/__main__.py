@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from harness.records.help_text import HelpFormatter
 from harness.records.untrusted import echo
 from harness.review.row import Finding, Submission
 
@@ -77,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="harness review",
         description="Review published or own results the way a referee would.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("what", type=Path, metavar="WHAT", help="see below")
     parser.add_argument(

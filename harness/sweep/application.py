@@ -6,7 +6,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+import shutil
 import sys
 import traceback
 
@@ -16,6 +19,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.config import config
+from harness.records.help_text import filled
 from harness.records.untrusted import echo
 from harness.sources.packages import conf_dir
 from harness.train.signals import SIGNALS
@@ -41,7 +45,7 @@ def main() -> None:
         raise SystemExit(2)
     config.register()
     try:
-        run_cell()
+        _print_help() if {"--help", "-h"} & {*sys.argv[1:]} else run_cell()
     except (ValueError, HydraException, OmegaConfBaseException) as error:
         if verbose:
             traceback.print_exc()
@@ -54,6 +58,17 @@ def main() -> None:
         if stop.code in [128 + number for number in SIGNALS]:
             echo("preempted: what was finished is kept, the same command goes on from there", file=sys.stderr)
         raise
+
+
+def _print_help() -> None:
+    """Print Hydra's help with the options of each group, which stand on one line, wrapped."""
+    text, width = io.StringIO(), shutil.get_terminal_size().columns
+    try:
+        with contextlib.redirect_stdout(text):
+            run_cell()
+    finally:  # Hydra may end the process
+        for line in text.getvalue().splitlines():
+            echo(line if line.startswith(" ") else "\n".join(filled(line, width, hanging=4)))
 
 
 def _reads_a_pickle(word: str) -> bool:

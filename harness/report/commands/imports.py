@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.records.help_text import HelpFormatter
 from harness.report.commands import above_zero, keys, warn
 from harness.report.commands.answers import as_json
 from harness.report.data.lm_eval_import import SEED_PATTERN, Model, Question, as_question, named, write_records
@@ -68,7 +69,7 @@ def _lm_eval_parser() -> argparse.ArgumentParser:
         prog="harness report import-lm-eval",
         description="Compare models from the logs of `lm_eval --log_samples`, version 0.4.0 or later.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("folders", nargs="+", metavar="[NAME=]FOLDER", help="a folder given to lm_eval --output_path")
     parser.add_argument("--base", metavar="NAME", help="the base model (default: `base`, or the base of the adapters)")

@@ -188,7 +188,11 @@ def _export_parser() -> argparse.ArgumentParser:
         help="organization that publishes the scores (default: unknown)",
     )
     parser.add_argument(
-        "--relationship", choices=RELATIONSHIPS, default="other", help="its relationship to the model (default: other)"
+        "--relationship",
+        choices=RELATIONSHIPS,
+        default="other",
+        metavar="RELATIONSHIP",
+        help="its relationship to the model: %(choices)s (default: other)",
     )
     parser.add_argument(
         "--check", action="store_true", help="validate against the schema of the every-eval-ever package"
