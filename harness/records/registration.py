@@ -94,13 +94,22 @@ def read(file: Path) -> Registration | None:
     return registration
 
 
+def of(name: str) -> Registration | None:
+    """Return the registration of a sweep beside its file; None where there is none.
+
+    Raises:
+        ValueError: it was changed by hand.
+    """
+    made = read(beside(name))
+    return made if made is not None and made.name == name else None
+
+
 def adopt(name: str, runs_dir: Path) -> None:
     """Copy the registration beside the sweep's file into a runs folder that has none.
 
     Raises:
         ValueError: it was changed by hand.
     """
-    file = path(runs_dir, name)
-    made = read(beside(name))
-    if made is not None and made.name == name and not file.is_file():
+    file, made = path(runs_dir, name), of(name)
+    if made is not None and not file.is_file():
         record.write(made, file)

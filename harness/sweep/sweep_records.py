@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from harness.config import compose, config
 from harness.config.compose import Composer
@@ -23,7 +24,8 @@ from harness.run.progress import board
 from harness.sweep import stages
 from harness.sweep.planned_runs import PlannedRun, Wanted, bases_of, compose_all, resolve
 
-_PROGRAM = ("harness", "commit", "uncommitted_changes", "program", "versions")
+_COMMIT = ("commit", "uncommitted_changes")
+_PROGRAM = ("harness", *_COMMIT, "program", "versions")
 
 
 @dataclass(frozen=True)
@@ -183,9 +185,13 @@ def register(name: str, words: Sequence[str], runs_dir: Path) -> list[str]:
         plan = resolve(_planned(question, arguments, Composer(composed)))
     made = _registration(question, arguments, plan)
     file = registration.path(runs_dir, question.name)
-    earlier = registration.read(file)
-    if earlier is not None and earlier.digest == made.digest:
-        return [f"{file}: registered at {earlier.registered_at} already, sha256 {earlier.digest}"]
+    earlier = registration.read(file) or registration.of(question.name)
+    if earlier is not None and _content(earlier) == _content(made):
+        if not file.is_file():
+            record.write(earlier, file)
+        is_same = _program(earlier.made_with) == _program(made.made_with)
+        since = "" if is_same else "; the program has changed since, as a report will say"
+        return [f"{file}: registered at {earlier.registered_at} already, sha256 {earlier.digest}{since}"]
     _refuse_late(earlier, plan, runs_dir, file)
     written = [record.write(made, file)]
     if (Path("sweeps") / f"{name}.yaml").is_file():
@@ -193,6 +199,19 @@ def register(name: str, words: Sequence[str], runs_dir: Path) -> list[str]:
     claims = f"{len(made.claims)} claim{'' if len(made.claims) == 1 else 's'}"
     lines = [*_unmeasured(question, plan), *(f"registered: {place}" for place in written)]
     return [*lines, f"{claims}, {len(made.cells)} runs known beforehand, sha256 {made.digest}: commit or publish it"]
+
+
+def _content(made: Registration) -> Registration:
+    """Return what was registered, without when, where and by which program."""
+    cells = tuple(
+        replace(cell, overrides=()) for cell in made.cells
+    )  # with the runs folder; the ids are of the recipes
+    return replace(made, schema=SCHEMA, registered_at="", digest="", arguments=(), code="", made_with={}, cells=cells)
+
+
+def _program(made_with: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the facts by which two programs differ: without a commit where the digest of the code is known."""
+    return {key: fact for key, fact in made_with.items() if not (made_with.get("program") and key in _COMMIT)}
 
 
 def _unmeasured(sweep_file: SweepFile, plan: Sequence[PlannedRun]) -> Iterator[str]:

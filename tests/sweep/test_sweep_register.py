@@ -1,6 +1,7 @@
 """Registration: what is kept before the first run, with one digest, and what is refused afterwards."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from harness.records import record, registration
 from harness.records.registration import Registration
+from harness.run import provenance
 from harness.sweep.__main__ import main
 
 SWEEP = """
@@ -103,6 +105,30 @@ def test_the_same_again_changes_nothing_and_another_is_refused(asked, capsys):
     assert register() == 2
     assert "a changed question is a new one: give it another name" in capsys.readouterr().err
     assert registration.path(Path("runs"), "asked").read_bytes() == first
+
+
+def test_a_registration_that_was_committed_is_kept_in_another_clone_and_by_later_code(asked, capsys, monkeypatch):
+    """A registration's own commit makes another commit; a clone has it beside the file and no runs folder."""
+    write, register = asked
+    assert register() == 0
+    beside, copy = registration.beside("asked"), registration.path(Path("runs"), "asked")
+    made = beside.read_bytes()
+    own = provenance.facts()
+    for folder, changes in (("runs", {}), ("other", {"program": "0" * 16}), ("third", {"versions": {"peft": "1"}})):
+        facts = {**own, "commit": "f" * 40, "uncommitted_changes": True, **changes}
+        monkeypatch.setattr(provenance, "facts", lambda facts=facts: facts)
+        shutil.rmtree("runs", ignore_errors=True)
+        capsys.readouterr()
+        assert register("--runs", folder) == 0
+        text = capsys.readouterr().out
+        assert " already, sha256 " in text and ("the program has changed since" in text) == bool(changes)
+        assert beside.read_bytes() == made
+        assert registration.path(Path(folder), "asked").read_bytes() == made
+    copy.unlink(missing_ok=True)
+    write(SWEEP.replace("- 0.01", "- 0.05"))
+    assert register() == 2
+    assert "a changed question is a new one: give it another name" in capsys.readouterr().err
+    assert beside.read_bytes() == made and not copy.is_file()
 
 
 def test_a_registration_after_the_first_run_is_refused(asked, capsys):
