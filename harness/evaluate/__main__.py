@@ -138,8 +138,8 @@ def _adopted(
     Raises:
         ValueError: a base is not here, adapters cannot be told apart, or a setting is wrong.
     """
-    adapters = foreign.named(adapters)
-    foreign.check_names(adapters)
+    adapters = adapters_asked.named(adapters)
+    adapters_asked.check_names(adapters)
     changed = [word for word in words if word.startswith("eval.weights=") and word != "eval.weights=attached"]
     if adapters and changed:
         raise ValueError(

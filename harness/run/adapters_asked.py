@@ -18,6 +18,7 @@ from harness.sources import hub
 
 _HUB = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")
 _REVISION = re.compile(r"[\w./+-]+")
+_UNTOUCHED = "base"  # the method of an untouched model, in records and reports
 
 
 def located(word: str) -> Adapter | None:
@@ -101,3 +102,36 @@ def write_comparison(experiments: Sequence[Experiment], runs_dir: Path) -> str:
     )
     record.write(sweep, runs_dir / "sweeps" / name / "sweep.json")
     return name
+
+
+def check_names(adapters: Sequence[Adapter]) -> None:
+    """Refuse adapters that would be one run, for which this process would wait while it holds it.
+
+    Raises:
+        ValueError: two have the same name and seed, where an unknown seed is 0, or one has the name of the untouched
+            model; names their places.
+    """
+    if base := next((adapter for adapter in adapters if adapter.identifier == _UNTOUCHED), None):
+        raise ValueError(
+            f"{base.place}: the row named {_UNTOUCHED} is the untouched model: NAME={base.place} names this"
+        )
+    first: dict[tuple[str, int], Adapter] = {}
+    for adapter in adapters:
+        key = (adapter.identifier, adapter.seed or 0)
+        if key in first:
+            seeds = {first[key].seed, adapter.seed}
+            which = adapter.name if seeds == {None} else f"{adapter.name} with seed {adapter.seed or 0}"
+            both = f"{first[key].place} and {adapter.place} are both {which}"
+            raise ValueError(f"{both}: give one a name, NAME={adapter.place}")
+        first[key] = adapter
+
+
+def named(adapters: Sequence[Adapter]) -> list[Adapter]:
+    """Return the adapters with names that tell them apart: of equal folder names, the parts in which paths differ."""
+    names = [(adapter.identifier, adapter.seed or 0) for adapter in adapters]
+    if len(set(names)) == len(names) or any(adapter.is_named for adapter in adapters):
+        return [*adapters]
+    parts = [adapter.folder.resolve().parts for adapter in adapters]
+    while len({p[-1] for p in parts}) == 1 and min(map(len, parts)) > 1:
+        parts = [p[:-1] for p in parts]
+    return [foreign.read(adapter.folder, adapter.place, own[-1]) for adapter, own in zip(adapters, parts, strict=True)]

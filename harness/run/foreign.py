@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 SEED = re.compile(r"[-_./ ]*seed[-_=. ]?(\d+)", re.IGNORECASE)
 ORIGIN = "PEFT adapter"
-_UNTOUCHED = "base"  # the method of an untouched model, in records and reports
 _LONGEST_HEADER = 100 * 2**20
 _LONGEST_CONFIG = 10 * 2**20
 # a tensor's name -> the module that it changes, and the part of the adapter that it is
@@ -171,6 +170,11 @@ def read(folder: Path, place: str, name: str | None = None) -> Adapter:
             f"{place}: init_lora_weights={init} changed its base by rows that are not in its files, and it would be "
             "scored on another base: save it as plain LoRA, `save_pretrained(..., "
             "path_initial_model_for_weight_conversion=...)`"
+        )
+    if config.get("layer_replication"):
+        raise ValueError(
+            f"{place}: layer_replication makes another model of its base, in which layers are repeated: merge it with "
+            "PEFT (`merge_and_unload`, `save_pretrained`) and evaluate that folder as a model"
         )
     return result
 
@@ -365,36 +369,3 @@ def method_of(adapter: Adapter) -> Foreign:
         display=adapter.display,
         settings={"type": adapter.kind, **adapter.settings},
     )
-
-
-def check_names(adapters: list[Adapter]) -> None:
-    """Refuse adapters that would be one run, for which this process would wait while it holds it.
-
-    Raises:
-        ValueError: two have the same name and seed, where an unknown seed is 0, or one has the name of the untouched
-            model; names their places.
-    """
-    if base := next((adapter for adapter in adapters if adapter.identifier == _UNTOUCHED), None):
-        raise ValueError(
-            f"{base.place}: the row named {_UNTOUCHED} is the untouched model: NAME={base.place} names this"
-        )
-    first: dict[tuple[str, int], Adapter] = {}
-    for adapter in adapters:
-        key = (adapter.identifier, adapter.seed or 0)
-        if key in first:
-            seeds = {first[key].seed, adapter.seed}
-            which = adapter.name if seeds == {None} else f"{adapter.name} with seed {adapter.seed or 0}"
-            both = f"{first[key].place} and {adapter.place} are both {which}"
-            raise ValueError(f"{both}: give one a name, NAME={adapter.place}")
-        first[key] = adapter
-
-
-def named(adapters: list[Adapter]) -> list[Adapter]:
-    """Return the adapters with names that tell them apart: of equal folder names, the parts in which paths differ."""
-    names = [(adapter.identifier, adapter.seed or 0) for adapter in adapters]
-    if len(set(names)) == len(names) or any(adapter.is_named for adapter in adapters):
-        return adapters
-    parts = [adapter.folder.resolve().parts for adapter in adapters]
-    while len({p[-1] for p in parts}) == 1 and min(map(len, parts)) > 1:
-        parts = [p[:-1] for p in parts]
-    return [read(adapter.folder, adapter.place, own[-1]) for adapter, own in zip(adapters, parts, strict=True)]

@@ -9,7 +9,7 @@ from pyarrow import parquet
 from harness.evaluate import __main__ as command
 from harness.records import record
 from harness.records.record import RunRecord
-from harness.run import foreign
+from harness.run import adapters_asked, foreign
 from tests.bench.adapters import TASK
 
 ITEMS = 40
@@ -319,8 +319,8 @@ def test_two_words_for_one_run_are_refused(other):
         for name, seed, place in (("a", None, "adapters/a"), other)
     ]
     with pytest.raises(ValueError, match=rf"adapters/a and {other[2]} are both a( with seed 0)?: give one a name"):
-        foreign.check_names(given)
-    foreign.check_names([given[0], SimpleNamespace(identifier="a", name="a", seed=1, place="adapters/a-seed-1")])
+        adapters_asked.check_names(given)
+    adapters_asked.check_names([given[0], SimpleNamespace(identifier="a", name="a", seed=1, place="adapters/a-seed-1")])
 
 
 def test_a_folder_with_runs_of_adapters_is_evaluated_without_them(adapters, scored, capfd):

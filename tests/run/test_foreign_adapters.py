@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import MixtralConfig, MixtralForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from harness.run import foreign
+from harness.run import adapters_asked, foreign
 from harness.run.swapped import misfit
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:peft")  # its advice on tied weights and partial files
@@ -180,15 +180,24 @@ def test_an_adapter_whose_base_is_gone_is_refused(init, base, tmp_path):
         foreign.read(tmp_path, "mine")
 
 
+def test_an_adapter_that_repeats_layers_of_its_base_is_refused_for_that(base, tmp_path):
+    """PEFT would make another model of the base that several adapters share."""
+    made(base, tmp_path, target_modules=PROJECTIONS)
+    config = json.loads((tmp_path / foreign.CONFIG).read_text())
+    (tmp_path / foreign.CONFIG).write_text(json.dumps(config | {"layer_replication": [[0, 2], [1, 2]]}))
+    with pytest.raises(ValueError, match="mine: layer_replication makes another model of its base"):
+        foreign.read(tmp_path, "mine")
+
+
 def test_an_adapter_without_a_seed_is_a_run_of_seed_0(base, tmp_path):
     """Both would be stored in one folder, the second in the place of the first."""
     places = [tmp_path / name for name in ("lora", "lora-seed0", "lora-seed1")]
     for place in places:
         made(base, place, target_modules=PROJECTIONS)
-    adapters = foreign.named([foreign.read(place, place.name) for place in places])
+    adapters = adapters_asked.named([foreign.read(place, place.name) for place in places])
     with pytest.raises(ValueError, match="lora and lora-seed0 are both lora with seed 0: give one a name"):
-        foreign.check_names(adapters)
-    foreign.check_names([adapters[0], adapters[2]])
+        adapters_asked.check_names(adapters)
+    adapters_asked.check_names([adapters[0], adapters[2]])
 
 
 KINDS = {
