@@ -122,14 +122,22 @@ def _vertex(a: Floats, b: Floats, c: Floats, left: Floats, center: Floats, right
 
 
 def _why(first: _Best, second: _Best, level: float) -> str:
-    """Return which grid ends too early for a closed interval; "" where none does."""
+    """Return which end of a grid is the best rate too often for a closed interval; "" where none is."""
     open_ends = []
     for name, best in (("first", first), ("second", second)):
         for side, ends in (("low", best.low), ("high", best.high)):
             share = float(np.mean(np.isinf(ends[1:])))
             if share >= level / 2:
-                open_ends.append(f"the {name} grid ends too {side} in {share:.0%} of the resamples")
+                end = "lowest" if side == "low" else "highest"
+                open_ends.append(
+                    f"the {end} rate of the {name} has the lowest loss in {_percent(share)} % of the resamples"
+                )
     return "; ".join(open_ends)
+
+
+def _percent(share: float) -> str:
+    """Return a share in percent, small ones with two significant digits."""
+    return f"{100 * share:.0f}" if share >= 0.1 else f"{100 * share:.2g}"
 
 
 def _means(loss: Floats, weights: ArrayLike | None) -> float:

@@ -52,18 +52,33 @@ def test_the_best_of_each_shared_rate_is_marked_and_named(loaded):
     assert f"and {max(own) - min(own):.3f} where each has its own best rate" in lines[1]
 
 
-def test_they_stand_in_the_section_on_tuning(loaded):
-    section = page(Comparison(loaded)).partition("<summary>Tuning</summary>")[2].partition("</details>")[0]
+def test_the_table_stands_in_the_section_on_tuning_and_what_it_says_among_the_results(loaded):
+    text = page(Comparison(loaded))
+    section = text.partition("<summary>Tuning</summary>")[2].partition("</details>")[0]
     assert "| Method | 9e-5 | 3e-4 | 9e-4 |" in section
-    assert "At a shared learning rate the lowest validation loss is that of:" in section
+    results = text.partition("## Results")[2].partition("\n## ")[0]
+    assert "At a shared learning rate the lowest validation loss is that of:" in results
+    assert text.count("At a shared learning rate") == 1
+
+
+def test_a_method_with_two_learning_rates_says_which_one_is_shared(loaded):
+    assert shared_rates.remarks(Comparison(loaded).tuning) == []
+    trials = tuple(
+        replace(row, record=replace(row.record, recipe={**row.record.recipe, "method": {"ratio": 16.0}}))
+        if row.method == "dora" and row.record else row for row in loaded.trials
+    )  # fmt: skip
+    [remark] = shared_rates.remarks(Comparison(replace(loaded, trials=trials)).tuning)
+    assert remark == "DoRA: the rate is that of A, and that of B is 16 times as high"
 
 
 def test_a_rate_that_the_question_states_is_not_called_published(loaded):
     around = "every method's grid lies around the learning rate that was published for it"
     assert f"{around}." in hyperparameters.tuning_lines(loaded)[0]
-    trials = tuple(replace(row, overrides=(*row.overrides, "method.lr=3e-4")) for row in loaded.trials)
-    stated = replace(loaded, trials=trials)
-    assert f"{around}, or that the question states (method.lr)." in hyperparameters.tuning_lines(stated)[0]
+    stated = [replace(row, overrides=(*row.overrides, "method.lr=3e-4")) for row in loaded.trials]
+    some = replace(loaded, trials=(*stated[:3], *loaded.trials[3:]))
+    assert f"{around}, or that the question states (method.lr)." in hyperparameters.tuning_lines(some)[0]
+    every = hyperparameters.tuning_lines(replace(loaded, trials=tuple(stated)))[0]
+    assert "every method's grid lies around 3e-4, which the question states." in every
 
 
 def test_other_tuned_settings_and_missing_trials_have_no_shared_rate(loaded):

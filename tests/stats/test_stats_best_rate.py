@@ -45,11 +45,11 @@ def test_a_best_rate_beyond_the_grid_leaves_the_interval_open():
     found = rate_ratio(profile(random, 1.0), profile(random, 4e-4), None, 0.05)
     assert found.high == np.inf
     assert found.low > 50
-    assert found.why.startswith("the first grid ends too high in 100% of the resamples")
+    assert found.why.startswith("the highest rate of the first has the lowest loss in 100 % of the resamples")
     assert not found.inside
     other = rate_ratio(profile(random, 4e-3), profile(random, 1e-6), None, 0.05)
     assert other.high == np.inf
-    assert other.why.startswith("the second grid ends too low")
+    assert other.why.startswith("the lowest rate of the second has the lowest loss in ")
 
 
 def test_few_noisy_seeds_open_the_interval_of_a_best_rate_inside_the_grid():

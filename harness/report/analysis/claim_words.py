@@ -1,6 +1,6 @@
 """Claims in words: methods by their names, the relation between them, the metric, and numbers in its unit."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from harness.records.claim_grammar import Claim, Difference, Ratio, Selector, Term
 from harness.report import names
@@ -22,7 +22,7 @@ _MINUS = "\N{MINUS SIGN}"
 
 def method(cell: Selector) -> str:
     """Return a cell by the names of its method and settings, as `LoRA (r=64, rsLoRA=true)`."""
-    parts = ", ".join(f"{_setting(key)}={value}" for key, value in cell.settings)
+    parts = ", ".join(sorted(f"{_setting(key)}={value}" for key, value in cell.settings))
     return names.method(cell.method).display + (f" ({parts})" if parts else "")
 
 
@@ -31,16 +31,20 @@ def _setting(key: str) -> str:
     return names.setting(key).short if own == key else own
 
 
-def text(claim: Claim) -> str:
-    """Return what a claim says, as `DoRA within 1 point of LoRA` or `LoRA 5 to 20 times full fine-tuning`."""
+def text(claim: Claim, titles: Mapping[Selector, str] | None = None) -> str:
+    """Return what a claim says, as `DoRA within 1 point of LoRA` or `LoRA 5 to 20 times full fine-tuning`.
+
+    `titles` holds names of its cells that the tables have given them.
+    """
+    named = {cell: method(cell) for cell in claim.cells} | dict(titles or {})
     if isinstance(claim, Ratio):
         low, high = claim.range.low, claim.range.high
         times = f"at most {high:g}" if not low else f"{low:g} to {high:g}"
-        return f"{method(claim.above)} {times} times {names.inside(method(claim.below))}"
+        return f"{named[claim.above]} {times} times {names.inside(named[claim.below])}"
     if [term.factor for term in claim.terms] == [1.0, -1.0]:
         first, second = claim.cells
-        return f"{method(first)} {_relation(claim)} {names.inside(method(second))}"
-    return _formula(claim)
+        return f"{named[first]} {_relation(claim)} {names.inside(named[second])}"
+    return _formula(claim, named)
 
 
 def _relation(claim: Difference) -> str:
@@ -60,27 +64,27 @@ def _relation(claim: Difference) -> str:
     return f"{size} {_amount(claim, abs(bound))} {side if is_far else other}"
 
 
-def _formula(claim: Difference) -> str:
+def _formula(claim: Difference, named: Mapping[Selector, str]) -> str:
     """Return a claim on a sum of scores as an inequality."""
     low, high, is_open = claim.range.low, claim.range.high, claim.range.is_open
     if low is not None and high is not None:
-        return f"{_sum(claim.terms)} between {_amount(claim, low)} and {_amount(claim, high)}"
+        return f"{_sum(claim.terms, named)} between {_amount(claim, low)} and {_amount(claim, high)}"
     bound = low if low is not None else high
     assert bound is not None, "every claim has a bound"
     sign = (">" if is_open else "\N{GREATER-THAN OR EQUAL TO}") if low is not None else None
     sign = sign or ("<" if is_open else "\N{LESS-THAN OR EQUAL TO}")
     right = [Term(-term.factor, term.cell) for term in claim.terms if term.factor < 0]
     shift = f" {'+' if bound > 0 else _MINUS} {_amount(claim, abs(bound))}" if bound else ""
-    left = _sum([term for term in claim.terms if term.factor > 0]) or "0"
-    return f"{left} {sign} {_sum(right)}{shift}" if right else f"{left} {sign} {_amount(claim, bound)}"
+    left = _sum([term for term in claim.terms if term.factor > 0], named) or "0"
+    return f"{left} {sign} {_sum(right, named)}{shift}" if right else f"{left} {sign} {_amount(claim, bound)}"
 
 
-def _sum(terms: Sequence[Term]) -> str:
+def _sum(terms: Sequence[Term], named: Mapping[Selector, str]) -> str:
     parts: list[str] = []
     for term in terms:
         factor = "" if abs(term.factor) == 1 else f"{abs(term.factor):g} \N{MULTIPLICATION SIGN} "
         sign = (" + " if term.factor > 0 else f" {_MINUS} ") if parts else ("" if term.factor > 0 else _MINUS)
-        name = method(term.cell)
+        name = named[term.cell]
         parts.append(sign + factor + (name if not parts and not factor else names.inside(name)))
     return "".join(parts)
 

@@ -8,8 +8,8 @@ otherwise. Seeds may be added until nothing is undecided.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from harness.records import claim_grammar
@@ -53,12 +53,13 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Tested:
-    """A claim with its outcome and evidence on the records."""
+    """A claim with its outcome and evidence on the records, and the report's names of its cells."""
 
     record: ClaimRecord
     claim: claim_grammar.Claim
     outcome: Outcome
     evidence: Evidence
+    titles: Mapping[Selector, str] = field(default_factory=dict)
 
 
 def tested(comparison: Comparison) -> list[Tested]:
@@ -87,7 +88,18 @@ def _tested(record: ClaimRecord, claim: claim_grammar.Claim, comparison: Compari
     except ValueError as error:  # a cell that no run has, or outcomes that cannot be compared
         evidence = Evidence(None, None, why=str(error))
     outcome = judge(claim.range, evidence.interval) if evidence.interval else "undecided"
-    return Tested(record, claim, outcome, evidence)
+    titles = {cell: title for cell in claim.cells if (title := _title(cell, comparison))}
+    return Tested(record, claim, outcome, evidence, titles)
+
+
+def _title(cell: Selector, comparison: Comparison) -> str:
+    """Return the name of the contestant or group that a cell selects, as the tables have it; "" where none is alone."""
+    loaded = comparison.loaded
+    contestants = {row.cell.contestant: row for row in reversed(loaded.trials) if row.cell}
+    rows = [(entry.title, contestants.get(entry.name)) for entry in comparison.tuning]
+    rows = rows or [(group.name, group.first) for group in comparison.groups if group.first.cell]
+    chosen = [title for title, row in rows if row and cell.matches(row.method, _words(row, loaded))]
+    return chosen[0] if len(chosen) == 1 else ""
 
 
 def _evidence(claim: claim_grammar.Claim, comparison: Comparison, level: float) -> Evidence:
@@ -109,7 +121,7 @@ def _group(cell: Selector, comparison: Comparison) -> Group:
     words = [(group.first.method, _words(group.first, comparison.loaded)) for group in groups]
     tuned = _contestants(comparison)
     if any(cell.matches(*own) for own in tuned) and not any(cell.matches(*own) for own in words):
-        raise ValueError(f"no final run of {claim_words.method(cell)} has been made")
+        raise ValueError(f"no final run of {_title(cell, comparison) or claim_words.method(cell)} has been made")
     place = claim_grammar.select(cell, words)
     if not groups[place].ok:
         raise ValueError(f"no run of {claim_words.method(cell)} completed: {groups[place].first.status or 'missing'}")
@@ -231,8 +243,10 @@ def _best_rates(claim: Ratio, comparison: Comparison, level: float) -> Evidence:
     if seeds < 2:
         why = "one tuning seed shows nothing of the noise between seeds"
         return Evidence(result.value, None, why, basis, "two or more tuning seeds")
-    ways = "rates closer to each other" if not result.why else "rates beyond the grid"
-    narrower = f"more tuning seeds, or {ways}" if result.inside else ways
+    if not result.inside:
+        narrower = "rates beyond the grid"
+    else:  # at an end of the grid in some resamples alone
+        narrower = "more tuning seeds" + ("" if result.why else ", or rates closer to each other")
     return Evidence(result.value, (result.low, result.high), result.why, basis, narrower)
 
 

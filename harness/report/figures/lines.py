@@ -86,7 +86,8 @@ def sensitivity(groups: Sequence[Group]) -> Figure | None:
     return Figure(
         "sensitivity",
         f"{capital(scale.quantity)} against the learning rate",
-        "Means over the seeds with one standard error. Filled: the best rate of a method; at the end of its line, a "
+        "Means over the seeds with one standard error over items and seeds; the items are the same everywhere, so that "
+        "bars do not compare two points. Filled: the best rate of a method; at the end of its line, a "
         "better rate may lie beyond." + (" Crosses: rates without a result." if failed else "") + _pale(series),
         lambda sheet: _draw(sheet, series, values, scale.title, x_title="Learning rate", best=min),
         lambda size: _height(size, series),

@@ -221,7 +221,7 @@ def _code(comparison: Comparison) -> Answered:
 
 
 def _limitations(comparison: Comparison) -> Answered:
-    return "Author", f"From the records: {' '.join(notes.limits(comparison.groups))}"
+    return "Author", f"From the records: {' '.join(notes.limits(comparison.groups, comparison.loaded.is_tuned))}"
 
 
 def _cited(comparison: Comparison) -> Answered:

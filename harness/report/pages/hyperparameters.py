@@ -23,10 +23,8 @@ SELECTED = (
     "The validation losses are selected: each is the lowest of several on the same rows, so that it is too low, and "
     "nothing is tested on it."
 )
-CENTERS = (
-    " Equal numbers of trials are not equal knowledge: every method's grid lies around the learning rate that was "
-    "published for it{or_stated}."
-)
+CENTERS = " Equal numbers of trials are not equal knowledge: {grids}."
+PUBLISHED = "every method's grid lies around the learning rate that was published for it"
 OR_STATED = ", or that the question states (method.lr)"
 EDGE_NOTE = Note("the selected value is at the edge of the grid; a better one may lie beyond.", "\N{DOUBLE DAGGER}")
 _NOT_SHOWN = ("method.name", "method.lr", "model.content", "data.content", "data.train", "data.test", "data.mix")
@@ -167,11 +165,20 @@ def tuning_lines(loaded: Loaded) -> list[str]:
     """Return every remark on the trials and their choice; nothing for a sweep without stages."""
     if loaded.sweep is None or loaded.sweep.tuning is None:
         return []
-    stated = any(word.startswith("method.lr=") for row in loaded.trials for word in row.overrides)
-    centers = CENTERS.format(or_stated=OR_STATED if stated else "")
-    caveat = SELECTED + (centers if "lr_scale" in loaded.sweep.tuning.settings else "")
+    caveat = SELECTED + (_centers(loaded) if "lr_scale" in loaded.sweep.tuning.settings else "")
     tried = contestants(loaded.sweep, loaded.trials)
     return [caveat, *concurrency(loaded.trials), *trial_remarks(tried, loaded.sweep.name), *doubts(loaded)]
+
+
+def _centers(loaded: Loaded) -> str:
+    """Return around which learning rates the grids lie."""
+    stated = [
+        next((word.partition("=")[2] for word in row.overrides if word.startswith("method.lr=")), None)
+        for row in loaded.trials
+    ]
+    if len({*stated}) == 1 and stated[0] is not None:
+        return CENTERS.format(grids=f"every method's grid lies around {stated[0]}, which the question states")
+    return CENTERS.format(grids=PUBLISHED + (OR_STATED if any(stated) else ""))
 
 
 def concurrency(trials: Sequence[Row]) -> list[str]:

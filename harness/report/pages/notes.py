@@ -31,8 +31,8 @@ def definitions(groups: Sequence[Group]) -> list[str]:
     ]
 
 
-def limits(groups: Sequence[Group]) -> list[str]:
-    """Return the limits of the numbers: what they do not show."""
+def limits(groups: Sequence[Group], tuned: bool) -> list[str]:
+    """Return the limits of the numbers: what they do not show. `tuned`: whether the sweep chose the learning rates."""
     trained = [group for group in groups if group.trained]
     fewest = min((len(group.rows) for group in trained), default=0)
     lines = []
@@ -46,7 +46,8 @@ def limits(groups: Sequence[Group]) -> list[str]:
         tasks = several(list(dict.fromkeys(names.task(scored.task).display for scored in limited)), 12)
         lines.append(f"The items of {tasks} are the first of the task, not a random sample.")
     lines += fallbacks(trained)
-    lines.append("Each method was run with the settings shown; another learning rate may change the order.")
+    rate = "a rate between or beyond those that were tried" if tuned else "another learning rate"
+    lines.append(f"Each method was run with the settings shown; {rate} may change the order.")
     of_rows = (
         "the initial weights, the order of the rows, and the rows themselves, which each seed draws with replacement."
         if resampled(trained)

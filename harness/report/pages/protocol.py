@@ -111,13 +111,24 @@ def _evaluation(comparison: Comparison) -> Section:
     return "Evaluation", parts
 
 
+def _quantizes(comparison: Comparison) -> bool:
+    """Return whether any run has a quantized base or an optimizer with paged states, which are bitsandbytes'."""
+    rows = (*comparison.loaded.rows, *comparison.loaded.trials)
+    own = [{**row.part("method"), **(row.record.config.get("method") or {})} for row in rows if row.record]
+    return any(
+        method.get("quantization") not in (None, "none") or "paged" in str(method.get("optimizer_name"))
+        for method in own
+    )
+
+
 def _compute(comparison: Comparison) -> Section:
     every = comparison.attempts
     if not every:
         return "Hardware and compute", [_NOT_OURS] if comparison.trained else []
     versions = [attempt.provenance.get("versions") or {} for attempt in every]
     used = {key: list(dict.fromkeys(str(own[key]) for own in versions if own.get(key))) for key in _TOOLS}
-    tools = joined([[f"{name} {several(used[key])}", Cite(keys)] for key, (name, keys) in _TOOLS.items() if used[key]])
+    listed = [key for key in _TOOLS if used[key] and (key != "bitsandbytes" or _quantizes(comparison))]
+    tools = joined([[f"{_TOOLS[key][0]} {several(used[key])}", Cite(_TOOLS[key][1])] for key in listed])
     failed = [attempt for attempt in every if attempt.status != "ok"]
     total, lost = (sum(map(axes.device_seconds, part)) / axes.HOUR for part in (every, failed))
     lost_text = f", of which {quantity(lost)} in the {len(failed):,} that failed" if failed else "; none failed"
@@ -205,7 +216,8 @@ def _statistics(comparison: Comparison) -> Section:
         parts.append(" With one seed per method these tests are about the runs, not about the methods.")
     if compared.margin is not None and not tested.about_runs:
         parts += [
-            f" Methods are called equivalent by two one-sided tests with a margin of {_unit(tested, compared.margin)}",
+            " Methods are called equivalent by two one-sided tests, each at half the level, so that the simultaneous "
+            f"interval lies within a margin of {_unit(tested, compared.margin)}",
             Cite(("schuirmann1987",)),
             ".",
         ]

@@ -1,7 +1,7 @@
 """The claims that a sweep was made for, a line for each, and the deviations from their registration."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from harness.records import record
@@ -10,7 +10,7 @@ from harness.report.analysis import claim_words
 from harness.report.analysis.remarks import program_changes
 from harness.report.analysis.tested_claims import Tested, judge
 from harness.report.data.rows import MARGIN, Loaded, Row, claim_level
-from harness.report.display import collected, several
+from harness.report.display import collected, several, short
 from harness.report.document import Column, Table, fixed, key_of
 
 _NAMED = 3  # runs or cells that a line names
@@ -28,7 +28,12 @@ def table(results: Sequence[Tested]) -> Table:
     for tested in results:
         evidence, claim = tested.evidence, tested.claim
         open_ends = (evidence.why, evidence.narrower) if tested.outcome == "undecided" else ()
-        named = (claim_words.text(claim), claim_words.metric(claim), tested.record.source, tested.outcome)
+        named = (
+            claim_words.text(claim, tested.titles),
+            claim_words.metric(claim),
+            tested.record.source,
+            tested.outcome,
+        )
         rows.append((*named, *_numbers(tested), evidence.basis, "; ".join(filter(None, open_ends))))
     return Table.of(columns, ([text or None for text in row] for row in rows), label="claims", title="Claims")
 
@@ -62,7 +67,7 @@ def _is_seen(tested: Tested, low: float, high: float) -> bool:
 
 
 def _number(value: float, digits: int) -> str:
-    return "unbounded" if math.isinf(value) else fixed(value, digits)
+    return "unbounded" if math.isinf(value) else "0" if value == 0 else fixed(value, digits)
 
 
 def explained(results: Sequence[Tested], loaded: Loaded) -> list[str]:
@@ -73,13 +78,42 @@ def explained(results: Sequence[Tested], loaded: Loaded) -> list[str]:
         lines.append("Not registered: nothing shows that these claims are older than the results.")
     else:
         lines.append(f"Registered at {made.registered_at}, sha256 {made.digest}. {made.exclusions}")
-        has_commit = made.made_with.get("commit") and not made.made_with.get("uncommitted_changes")
-        if not has_commit and not made.made_with.get("program"):
-            lines.append("It was registered without a commit of its code, so that a change of the code is not seen.")
+        lines += _code(made.made_with)
         since = [f"Deviation: {deviation}." for deviation in deviations(loaded)]
         lines += since or ["No deviation from the registration."]
-    noted = collected((result.record.note, claim_words.text(result.claim)) for result in results if result.record.note)
+    lines += _defined(results)
+    noted = collected(
+        (result.record.note, claim_words.text(result.claim, result.titles)) for result in results if result.record.note
+    )
     return [*lines, *(f"{several(list(dict.fromkeys(claims)), _NAMED)}: {note}" for note, claims in noted.items())]
+
+
+def _code(made_with: Mapping[str, Any]) -> list[str]:
+    """Return what is not known of the code that a sweep was registered with; nothing where its digest is there."""
+    if made_with.get("program"):
+        return []
+    commit = made_with.get("commit")
+    if not commit:
+        return ["It was registered without a commit of its code, so that a change of the code is not seen."]
+    if not made_with.get("uncommitted_changes"):
+        return []
+    return [f"It was registered at commit {short(commit)} with uncommitted changes, which are not known."]
+
+
+def _defined(results: Sequence[Tested]) -> Iterator[str]:
+    """Yield what the quantities are that papers define in more than one way."""
+    metrics = [result.claim.metric for result in results]
+    if None in metrics:
+        yield (
+            "The best learning rate is the lowest point of a parabola through the lowest mean validation loss and the "
+            "two losses beside it, over the logarithm of the rate, so that it may lie between two rates that were "
+            "tried. Its interval is from a bootstrap of validation rows and seeds."
+        )
+    if any((metric or "").rpartition("/")[2].startswith("p_right") for metric in metrics):
+        yield (
+            "The probability of the right answer is a softmax over the log-likelihoods of an item's choices, and its "
+            "mean over the items is compared."
+        )
 
 
 def _level(count: int, loaded: Loaded) -> str:

@@ -106,9 +106,16 @@ def body(comparison: Comparison, figures: Sequence[Drawn] = ()) -> list[Section]
         *_claimed(comparison),
         Section("Answer", tuple(_answer(comparison))),
         Section("Recommendation", tuple(_advice(comparison))),
-        Section("Results", (*map(picture, figures[:1]), comparison.main_table)),
+        Section("Results", (*map(picture, figures[:1]), comparison.main_table, *_at_shared_rates(comparison))),
         Section("What was compared", tuple(_compared(comparison))),
-        Section("Limitations", (Bullets((*contamination.lines(comparison), *notes.limits(comparison.groups))),)),
+        Section(
+            "Limitations",
+            (
+                Bullets(
+                    (*contamination.lines(comparison), *notes.limits(comparison.groups, comparison.loaded.is_tuned))
+                ),
+            ),
+        ),
         Section("Failed runs", tuple(_failed(comparison))),
     ]
 
@@ -131,6 +138,11 @@ def _claimed(comparison: Comparison) -> Iterator[Section]:
         table = [registered.table(results)] if results else []
         yield Section("Claims", (*table, lines))
         yield Section("Exploratory", (registered.EXPLORATORY,))
+
+
+def _at_shared_rates(comparison: Comparison) -> Iterator[Block]:
+    if lines := shared_rates.lines(comparison, hyperparameters.in_order(comparison)):
+        yield Bullets(tuple(lines))
 
 
 def _advice(comparison: Comparison) -> Iterator[Block]:
@@ -251,7 +263,7 @@ def _tuning(comparison: Comparison) -> Iterator[Block]:
         tuned = hyperparameters.in_order(comparison)
         if shared := shared_rates.table(comparison, tuned):
             yield shared
-            yield Bullets(tuple(shared_rates.lines(comparison, tuned)))
+            yield Bullets(tuple(shared_rates.remarks(tuned)))
         yield Markup("Every trial is in [tuning.csv](tuning.csv).")
 
 

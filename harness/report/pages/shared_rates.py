@@ -14,10 +14,11 @@ from harness.report.display import collected, several
 from harness.report.document import Column, Missing, Number, Table, Text, fixed, ranked
 
 _RATES = (("lr_scale",), ("method.lr",), ("train.lr",))  # a sweep that tunes something else has several trials a rate
+_RATIO = "ratio"  # a method's setting: the rate of B over that of A
 _DIGITS = 3
 _CAPTION = (
-    "Validation loss at the learning rates that every method was tried at, the mean over the tuning seeds and one "
-    "standard error; the lowest of each rate in bold."
+    "Validation loss at the learning rates that every method was tried at: the mean over the tuning seeds and one "
+    "standard error over them (over the validation rows where there is one seed); the lowest of each rate in bold."
 )
 ByRate = Mapping[float, Trial]
 
@@ -61,6 +62,15 @@ def lines(comparison: Comparison, tuned: Sequence[Contestant]) -> list[str]:
         f"At a shared learning rate the lowest validation loss is that of: {'; '.join(best)}",
         f"Between the best and the worst method lie {several(spans, len(spans))} nats, and "
         f"{fixed(max(own) - min(own), _DIGITS)} where each has its own best rate. Nothing is tested on these losses",
+    ]
+
+
+def remarks(tuned: Sequence[Contestant]) -> list[str]:
+    """Return which methods train a part of their weights at another rate than the one that the table names."""
+    runs = ((contestant.title, contestant.trials[0].looks[0].run) for contestant in tuned)
+    ratios = ((title, (run.recipe.get("method") or {}).get(_RATIO)) for title, run in runs if run)
+    return [
+        f"{title}: the rate is that of A, and that of B is {ratio:g} times as high" for title, ratio in ratios if ratio
     ]
 
 
