@@ -18,6 +18,7 @@ from harness.report.analysis.tested_claims import judge
 from harness.report.data.load import load
 from harness.report.pages.registered import deviations, explained, table
 from harness.report.pages.report import page
+from harness.stats.contrast import Contrast
 
 CLAIMS = (
     "lora@best > base on arc_easy/acc",
@@ -228,6 +229,22 @@ def test_an_undecided_claim_says_what_would_decide_it(runs):
     assert one.outcome == "undecided"
     assert one.evidence.narrower.startswith("about ") or "times the seeds and the items" in one.evidence.narrower
     assert any(word in one.evidence.narrower for word in ("seeds", "items"))
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (0.01, "nothing: the value lies on the bound itself"),
+        (0.01 + 1e-17, "nothing: the value lies on the bound itself"),
+        (0.010001, "more than 100 times the seeds and the items: the value lies close to the bound"),
+        (0.005, "16 times the seeds and the items"),
+    ],
+)
+def test_a_value_at_its_bound_asks_for_no_number_of_items_that_nobody_has(value, expected):
+    result = Contrast(value, (value - 0.02, value + 0.02), "", 6e-5, 1e-5, 5, 400)
+    needed = tested_claims._needed(Range(-0.01, 0.01), result)
+    assert needed.startswith(expected)
+    assert all(int(number.replace(",", "")) <= 40_000 for number in re.findall(r"[\d,]+", needed))
 
 
 def test_the_report_opens_with_them_and_heads_the_rest_exploratory(runs):

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 Outcome = Literal["confirmed", "refuted", "undecided"]
 TIMED = ("tokens_per_second", "train_seconds", "train_energy_joules", "device_hours")
+_MOST_TIMES = 100  # of the seeds and items: what more would take, nobody runs
 EXACT = ("trainable_parameters",)  # one run says it
 _PROVEN = ("ok", "diverged")  # a trial that failed for another reason says nothing of its rate
 _PLAIN_LOSSES = {"validation_loss": "validation", "test_loss": "test"}
@@ -124,7 +125,10 @@ def _group(cell: Selector, comparison: Comparison) -> Group:
         raise ValueError(f"no final run of {_title(cell, comparison) or claim_words.method(cell)} has been made")
     place = claim_grammar.select(cell, words)
     if not groups[place].ok:
-        raise ValueError(f"no run of {claim_words.method(cell)} completed: {groups[place].first.status or 'missing'}")
+        status, named = groups[place].first.status, _title(cell, comparison) or claim_words.method(cell)
+        if status in (None, "missing"):
+            raise ValueError(f"no final run of {named} has been made")
+        raise ValueError(f"no run of {named} completed: {status}")
     return groups[place]
 
 
@@ -180,17 +184,19 @@ def _needed(limits: Range, result: Contrast) -> str:
     seeds, items, item, seed = result.seeds, result.items, result.item_variance, result.seed_variance
     distance = min(abs(result.value - end) for end in (limits.low, limits.high) if end is not None)
     half = (result.interval[1] - result.interval[0]) / 2
-    if distance == 0:
+    if distance < 1e-9:  # scores are sums of many items
         return "nothing: the value lies on the bound itself"
     if half <= 0 or not math.isfinite(half) or item + seed <= 0:
         return ""
     wanted = (distance / half) ** 2 * (item + seed)  # the variance at which the interval just stays on one side
-    ways = []
-    if wanted > item and seed > 0:
-        ways.append(f"{math.ceil(seeds * seed / (wanted - item)):,} seeds")
-    if wanted > seed and item > 0:
-        ways.append(f"{math.ceil(items * item / (wanted - seed)):,} items")
     share = (item + seed) / wanted
+    if share > _MOST_TIMES:
+        return f"more than {_MOST_TIMES} times the seeds and the items: the value lies close to the bound"
+    ways = []
+    if seed > 0 and _MOST_TIMES * (wanted - item) > seed:
+        ways.append(f"{math.ceil(seeds * seed / (wanted - item)):,} seeds")
+    if item > 0 and _MOST_TIMES * (wanted - seed) > item:
+        ways.append(f"{math.ceil(items * item / (wanted - seed)):,} items")
     return f"about {' or '.join(ways)}" if ways else f"{math.ceil(share)} times the seeds and the items"
 
 
