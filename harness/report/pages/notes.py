@@ -31,7 +31,7 @@ def definitions(groups: Sequence[Group]) -> list[str]:
     ]
 
 
-def limits(groups: Sequence[Group], tuned: bool) -> list[str]:
+def limits(groups: Sequence[Group], tuned: bool = False) -> list[str]:
     """Return the limits of the numbers: what they do not show. `tuned`: whether the sweep chose the learning rates."""
     trained = [group for group in groups if group.trained]
     fewest = min((len(group.rows) for group in trained), default=0)
