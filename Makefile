@@ -20,8 +20,8 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/python -m harness -m method=lora,qlora,dora
 
-# the picture of the demo's page in README.md; --no-sandbox lets root take it
-picture:
+# the picture of the demo's page in README.md, from a copy of its report; --no-sandbox lets root take it
+picture: reports/demo/index.html
 	$(CHROMIUM) --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1400,1400 \
 		--screenshot=reports/demo/page.png file://$(CURDIR)/reports/demo/index.html
 

@@ -67,6 +67,7 @@ A paragraph of several words,
 which goes on.
 
   harness plan one=1 two=2 three=3 four=4
+  some names that stand in a list of
   term          what it is, in words
                 that go on
   a command=1 that=2 is=3 long=4  what it is for, in some words
@@ -80,22 +81,26 @@ def test_paragraphs_lists_and_commands_are_wrapped_as_what_they_are():
         "A paragraph of several words, which goes on.",
         "",
         "  harness plan one=1 two=2 three=3 four=4",
+        "  some names that stand in a list of",
         "  term          what it is, in words that go on",
         "  a command=1 that=2 is=3 long=4  what it is for, in some words",
         "    an indented line",
         "Another one.",
     ]
-    assert filled(TEXT, 48)[2:5] == [
+    assert filled(TEXT, 48)[2:6] == [
         "  harness plan one=1 two=2 three=3 four=4",
+        "  some names that stand in a list of",
         "  term          what it is, in words that go on",
         "  a command=1 that=2 is=3 long=4",
     ]
+    assert filled(TEXT, 30)[5:7] == ["  some names that stand in a", "      list of"]
     assert filled(TEXT, 36) == [
         "A paragraph of several words, which",
         "goes on.",
         "",
         "  harness plan one=1 two=2 three=3 \\",
         "      four=4",
+        "  some names that stand in a list of",
         "  term",
         "      what it is, in words that go",
         "      on",

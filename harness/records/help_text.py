@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 _ENTRY = re.compile(r"( +)(\S(?:.*?\S)?)  +(\S.*)")  # indented: a term or a command, and behind two spaces what it is
 _FEWEST = 32  # columns in which an explanation still stands beside its term
+_COMMANDS = ("harness ", "python ", "lm_eval ")
 _DEEPER = 4  # columns by which a continued line is indented
 
 
@@ -57,8 +58,10 @@ def _block(block: str, width: int, hanging: int = 0) -> list[str]:
     if entry is None:
         indent = block[: len(block) - len(block.lstrip())]
         deeper = indent + " " * _DEEPER if indent else " " * hanging
-        lines = _wrapped(block.strip(), width - (2 if indent else 0), indent, deeper)
-        return [f"{line} \\" for line in lines[:-1]] + lines[-1:] if indent else lines  # a command, as a shell takes it
+        if not block.strip().startswith(_COMMANDS):
+            return _wrapped(block.strip(), width, indent, deeper)
+        *lines, last = _wrapped(block.strip(), width - 2, indent, deeper)
+        return [*(f"{line} \\" for line in lines), last]  # as a shell takes it
     indent, term, explanation = entry.groups()
     column = entry.start(3)
     if width - column >= _FEWEST:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from harness.config import compose, config
 from harness.config.compose import Composer
 from harness.config.experiment import canonical, digest, evaluations
 from harness.config.overrides import expand
 from harness.config.sweep_file import SweepFile, UntilDecided, varied
-from harness.records import claim_grammar, disk, record, redact, registration
+from harness.records import claim_grammar, disk, programs, record, redact, registration
 from harness.records.base import parsed
 from harness.records.identity import recipe_keys
 from harness.records.record import SCHEMA, Choice, ClaimRecord, SweepRecord, Tuning
@@ -24,8 +23,7 @@ from harness.run.progress import board
 from harness.sweep import stages
 from harness.sweep.planned_runs import PlannedRun, Wanted, bases_of, compose_all, resolve
 
-_COMMIT = ("commit", "uncommitted_changes")
-_PROGRAM = ("harness", *_COMMIT, "program", "versions")
+_PROGRAM = ("harness", "commit", "uncommitted_changes", "program", "versions")
 
 
 @dataclass(frozen=True)
@@ -189,8 +187,8 @@ def register(name: str, words: Sequence[str], runs_dir: Path) -> list[str]:
     if earlier is not None and _content(earlier) == _content(made):
         if not file.is_file():
             record.write(earlier, file)
-        is_same = _program(earlier.made_with) == _program(made.made_with)
-        since = "" if is_same else "; the program has changed since, as a report will say"
+        is_changed = programs.changes(earlier.made_with, made.made_with)
+        since = "; the program has changed since, as a report will say" if is_changed else ""
         return [f"{file}: registered at {earlier.registered_at} already, sha256 {earlier.digest}{since}"]
     _refuse_late(earlier, plan, runs_dir, file)
     written = [record.write(made, file)]
@@ -207,11 +205,6 @@ def _content(made: Registration) -> Registration:
         replace(cell, overrides=()) for cell in made.cells
     )  # with the runs folder; the ids are of the recipes
     return replace(made, schema=SCHEMA, registered_at="", digest="", arguments=(), code="", made_with={}, cells=cells)
-
-
-def _program(made_with: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the facts by which two programs differ: without a commit where the digest of the code is known."""
-    return {key: fact for key, fact in made_with.items() if not (made_with.get("program") and key in _COMMIT)}
 
 
 def _unmeasured(sweep_file: SweepFile, plan: Sequence[PlannedRun]) -> Iterator[str]:

@@ -376,6 +376,23 @@ def test_a_registration_without_a_commit_says_what_it_does_not_see(runs, made_wi
         ]
 
 
+@pytest.mark.parametrize(
+    ("claim", "quantity"),
+    [
+        ("best_lr(lora) / best_lr(full) in [5, 20]", "The best learning rate is the lowest point of a parabola"),
+        ("lora > full on arc_easy/p_right", "The probability of the right answer is a softmax"),
+        ("lora > full on arc_easy/p_right_norm", "The probability of the right answer is a softmax"),
+        ("lora > full on arc_easy/acc", None),
+        ("lora > full on test_loss", None),
+    ],
+)
+def test_a_quantity_that_papers_define_in_several_ways_is_defined(runs, claim, quantity):
+    loaded = loaded_with(runs, (claim,))
+    lines = explained(tested_claims.tested(Comparison(loaded)), loaded)
+    defined = [line for line in lines if line.startswith(("The best learning rate is", "The probability of the right"))]
+    assert [line[: len(quantity or "")] for line in defined] == ([quantity] if quantity else [])
+
+
 def test_options_of_the_report_are_deviations(runs):
     loaded = loaded_with(runs)
     loaded = replace(loaded, registration=registered(loaded))

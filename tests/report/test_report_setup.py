@@ -122,6 +122,42 @@ def with_prints(size):
     return changed
 
 
+@pytest.mark.parametrize(
+    ("settings", "is_used"),
+    [
+        ({}, False),
+        ({"quantization": "none"}, False),
+        ({"quantization": "nf4"}, True),
+        ({"quantization": "int8"}, True),
+        ({"quantization": "none", "optimizer_name": "adamw"}, False),
+        ({"quantization": "none", "optimizer_name": "paged_adamw_8bit"}, True),
+    ],
+)
+def test_bitsandbytes_is_software_of_the_runs_that_use_it(runs, settings, is_used):
+    """It is installed wherever the harness is."""
+
+    def installed(run):
+        facts = run.current.provenance
+        versions = {**facts["versions"], "transformers": "5.0.0", "bitsandbytes": "0.50.2"}
+        last = dataclasses.replace(run.current, provenance={**facts, "versions": versions})
+        return dataclasses.replace(run, attempts=(*run.attempts[:-1], last))
+
+    add(runs, BASE, installed)
+    add(runs, LORA, both(with_recipe(method=settings), installed))
+    text = text_of(runs, "Hardware and compute")
+    assert "Transformers 5.0.0" in text and ("bitsandbytes 0.50.2" in text) == is_used
+
+
+def test_a_tuned_sweep_is_limited_by_the_rates_that_were_tried(runs):
+    add(runs, LORA)
+    groups = Comparison(load([runs])).groups
+    rates = [line for tuned in (False, True) for line in notes.limits(groups, tuned) if "may change the order" in line]
+    assert [line.partition("; ")[2] for line in rates] == [
+        "another learning rate may change the order.",
+        "a rate between or beyond those that were tried may change the order.",
+    ]
+
+
 @pytest.mark.parametrize("resample", [None, "bootstrap"])
 def test_what_seeds_change_is_said_as_it_is(runs, resample):
     """With data.resample=bootstrap each seed draws its own training rows."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from harness.records import programs
 from harness.records.identity import digest
 from harness.report import names
 from harness.report.analysis.facts import LOSS_IN_BF16
@@ -14,7 +15,6 @@ from harness.report.document import fixed
 
 _NAMED = 6  # runs that a line names
 _NAMED_ALIKE = 3  # runs that a line names, of those that have the same to say
-_PROGRAM = ("harness", "commit", "uncommitted_changes")
 
 
 def lines(groups: Sequence[Group], loaded: Loaded) -> list[str]:
@@ -184,15 +184,6 @@ def older(rows: Sequence[Row], asked_with: Mapping[str, Any] | None) -> list[str
 
 
 def program_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the changes that can move a score: of the program, of uncommitted changes and of library versions.
-
-    Another commit of the same code, as that of a registration or of a report, is none.
-    """
-    digests = (old.get("program"), new.get("program"))
-    program = () if digests[0] == digests[1] is not None else _PROGRAM
-    facts = [{key: of.get(key) for key in program} | dict(of.get("versions") or {}) for of in (old, new)]
-    moved = [key for key in sorted(facts[0].keys() | facts[1].keys()) if facts[0].get(key) != facts[1].get(key)]
-    for key in moved:
-        yield f"{key.replace('_', ' ')} {short(facts[0].get(key))} -> {short(facts[1].get(key))}"
-    if program and None not in digests and not {*moved} & {*_PROGRAM}:  # two states of one commit
-        yield f"code {digests[0]} -> {digests[1]}"
+    """Yield the changes that can move a score, as `peft 0.20.0 -> 0.21.0`."""
+    for name, before, after in programs.changes(old, new):
+        yield f"{name.replace('_', ' ')} {short(before)} -> {short(after)}"

@@ -121,15 +121,15 @@ def _group(cell: Selector, comparison: Comparison) -> Group:
     groups = [group for group in comparison.groups if group.first.cell is not None]
     words = [(group.first.method, _words(group.first, comparison.loaded)) for group in groups]
     tuned = _contestants(comparison)
+    title = _title(cell, comparison) or claim_words.method(cell)
+    missing = f"no {'final run' if comparison.loaded.is_tuned else 'run'} of {title} has been made"
     if any(cell.matches(*own) for own in tuned) and not any(cell.matches(*own) for own in words):
-        raise ValueError(f"no final run of {_title(cell, comparison) or claim_words.method(cell)} has been made")
-    place = claim_grammar.select(cell, words)
-    if not groups[place].ok:
-        status, named = groups[place].first.status, _title(cell, comparison) or claim_words.method(cell)
-        if status in (None, "missing"):
-            raise ValueError(f"no final run of {named} has been made")
-        raise ValueError(f"no run of {named} completed: {status}")
-    return groups[place]
+        raise ValueError(missing)
+    group = groups[claim_grammar.select(cell, words)]
+    if not group.ok:
+        status = group.first.status
+        raise ValueError(missing if status in (None, "missing") else f"no run of {title} completed: {status}")
+    return group
 
 
 def _words(row: Row, loaded: Loaded) -> tuple[str, ...]:

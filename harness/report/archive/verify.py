@@ -35,14 +35,8 @@ _TEXT = (".md", ".tex", ".csv", ".bib", ".cff", ".html", ".svg")
 _NOT_COMPARED = (NAME, manifest.NAME)
 _MOST = 3  # differences that are listed of one file
 TOLERANCE = 0.02  # relative, of losses on another processor or with other libraries; chosen, not measured
-_MACHINE = (
-    "device_name",
-    "cpu_bfloat16_units",
-    "threads",
-    "num_processes",
-    "python",
-    "versions",
-)  # equal: losses repeat to the bit
+# Where these are equal, losses repeat to the bit
+_MACHINE = ("device_name", "cpu_bfloat16_units", "threads", "num_processes", "python", "versions")
 _WORD = re.compile(r"\+{0,2}([A-Za-z_][\w.]*)=(.*)", re.DOTALL)
 # Settings under which code that came with an archive would run, and their values without that
 _PERMISSIONS = {"model.trust_remote_code": "false", "eval.unsafe_code": "false", "eval.include_path": "null"}

@@ -203,9 +203,9 @@ def _runs(made: Registration, rows: Sequence[Row]) -> Iterator[str]:
 
 def _moved(made: Registration, row: Row) -> Iterator[str]:
     """Return each difference of program or version under which a run was trained or evaluated, once."""
-    known = made.made_with.get("versions") or {}  # a method may bring libraries of its own
+    versions = made.made_with.get("versions") or {}  # a method may bring libraries of its own
     programs = (
-        {**facts, "versions": {name: version for name, version in facts["versions"].items() if name in known}}
+        {**facts, "versions": {name: version for name, version in facts["versions"].items() if name in versions}}
         for facts in (row.made_with, *(scored.record.provenance for scored in row.scored))
     )
     return iter(dict.fromkeys(text for program in programs for text in program_changes(made.made_with, program)))

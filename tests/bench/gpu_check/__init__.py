@@ -1,4 +1,4 @@
-"""`make gpu-check`: every path that a GPU takes, tried on one card in under ten minutes. Needs no network and no model.
+"""`make gpu-check`: the main paths of a GPU, tried on one card in under ten minutes. Needs no network and no model.
 
 A check is a function that returns rows, each a number and the bar it is held against. It passes when every bar is met,
 and it fails when a bar is missed, when a bar has no number, when no row has a bar, or when the check raises. Where a

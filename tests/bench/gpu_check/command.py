@@ -1,4 +1,4 @@
-"""python -m tests.bench gpu-check [CHECK...] [--out FOLDER]: try every path of a GPU, and say PASS, FAIL or SKIP.
+"""python -m tests.bench gpu-check [CHECK...] [--out FOLDER]: try the main paths of a GPU, and say PASS, FAIL or SKIP.
 
 Exit codes: 0 no check failed, 1 one did, 2 there is no such check or the project's packages are missing.
 """

@@ -18,7 +18,7 @@ from tests.bench.gpu_check import Result
 
 PAGE = "README.md"
 _ABOUT = (
-    "Made by `make gpu-check`, which tries every path of a GPU at one billion random parameters: see "
+    "Made by `make gpu-check`, which tries the main paths of a GPU at one billion random parameters: see "
     "`tests/bench/gpu_check`. A check passes when every number meets its bar."
 )
 _NEVER = (
