@@ -61,6 +61,12 @@ def short(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
 
+def size(key: str, value: Any) -> str | None:
+    """Return the value of a fact that is a number of bytes, as 23.5 GiB; None for other facts."""
+    is_size = key.endswith("_bytes") and isinstance(value, (int, float))
+    return f"{value / GIBIBYTE:.1f} GiB" if is_size else None
+
+
 def several(names: Sequence[str], limit: int = 4) -> str:
     """Names as a sentence lists them: a, b and c; those beyond the limit are counted.
 

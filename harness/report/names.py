@@ -124,9 +124,35 @@ def setting(key: str) -> Name:
     return _table()["settings"].get(key, replace(_plain(own), short=key.rpartition(".")[2]))
 
 
+def variant(key: str, value: Any) -> Name | None:
+    """Return the field's name for a value of a setting: PiSSA, of `method.init_lora_weights`; None if it has none.
+
+    A name is empty where the value is that of the plain method.
+    """
+    return _variants().get(key, {}).get(short(value))
+
+
+def labeled(key: str, value: Any) -> str:
+    """Return a setting as it stands in a label: r=8, PiSSA; empty for the plain method. `r` means `method.r`."""
+    within = key if key in _table()["settings"] or "." in key else f"method.{key}"
+    own = variant(within, value)
+    return f"{setting(within).short}={short(value)[:40]}" if own is None else own.display
+
+
+def overridden(word: str) -> str:
+    """Return an override as it stands in a label: steps=9, of `train.max_steps=9`; other words as they are."""
+    key, equals, value = word.lstrip("+~").partition("=")
+    return labeled(key, value) if equals else word
+
+
 def provenance(key: str) -> Name:
     """Return the name of a fact of a run's provenance: main memory, of memory_bytes."""
     return _table()["provenance"].get(key, _plain(key.replace("_", " ")))
+
+
+def fact(key: str) -> str:
+    """Return the name of a setting or of a fact of provenance, by its key: Learning rate, of train.lr; main memory."""
+    return (provenance if key in _table()["provenance"] else setting)(key).display
 
 
 def value(given: Any) -> str:
@@ -181,9 +207,23 @@ def _of_group(group: str) -> dict[str, Name]:
 
 
 @cache
+def _read() -> dict[str, dict[Any, Any]]:
+    values: dict[str, dict[Any, Any]] = yaml.safe_load((conf_dir() / "names.yaml").read_text(encoding="utf-8"))
+    return values
+
+
+@cache
 def _table() -> dict[str, dict[str, Name]]:
-    values = yaml.safe_load((conf_dir() / "names.yaml").read_text(encoding="utf-8"))
-    return {part: {key: _entry(entry) for key, entry in entries.items()} for part, entries in values.items()}
+    parts = {part: entries for part, entries in _read().items() if part != "variants"}
+    return {part: {key: _entry(entry) for key, entry in entries.items()} for part, entries in parts.items()}
+
+
+@cache
+def _variants() -> dict[str, dict[str, Name]]:
+    return {
+        key: {short(value): _entry(entry) for value, entry in entries.items()}
+        for key, entries in _read()["variants"].items()
+    }
 
 
 def _entry(values: Mapping[str, Any]) -> Name:

@@ -103,7 +103,7 @@ WORDS = {  # a claim -> what it says, and of what
         "LoRA between 3 points and 7 points above DoRA", "PIQA accuracy, points",
     ),
     "lora[use_rslora=true, r=64] > lora[r=64, target=attention] on my_task/score": (
-        "LoRA (r=64, rsLoRA=true) above LoRA (r=64, target=attention)", "my_task score",
+        "LoRA (r=64, rsLoRA) above LoRA (r=64, target=attention)", "my_task score",
     ),
     "full[data.mix.0.share=0.1] >= 0.5 * full + 0.5 * base on hellaswag/acc": (
         "Full fine-tuning (share=0.1) \u2265 0.5 \u00d7 full fine-tuning + 0.5 \u00d7 base model",
@@ -293,6 +293,16 @@ def test_every_deviation_is_listed(runs, kind):
     found = [one for one in deviations(loaded) if one.startswith(line)]
     assert len(found) == 1, deviations(loaded)
     assert "No deviation" not in page(Comparison(loaded))
+
+
+def test_runs_that_deviate_in_the_same_things_are_one_line(runs):
+    """All of them are counted and not named; the commit has twelve digits."""
+    loaded = loaded_with(runs)
+    then = {**tuned_tree.provenance(), "commit": "f" * 40, "uncommitted_changes": True, "program": None}
+    lines = deviations(replace(loaded, registration=registered(loaded, made_with=then)))
+    [line] = [line for line in lines if "commit" in line]
+    made = [row for row in (*loaded.rows, *loaded.trials) if row.record]
+    assert re.fullmatch(rf"commit f{{12}} -> \w{{1,12}}, uncommitted changes yes -> no: all {len(made)} runs", line)
 
 
 def test_another_evaluation_of_the_same_runs_is_listed(runs):

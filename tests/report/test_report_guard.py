@@ -182,6 +182,16 @@ def test_where_the_numbers_come_from_is_said_and_refuses_nothing(runs):
     assert _keys(guard.remarks) == ["commit", "cpu_cores"]
 
 
+def test_memory_that_a_table_writes_alike_is_no_difference_and_another_is_said_in_words(runs):
+    """Two starts of one machine report sizes that differ by a megabyte."""
+    _runs(runs, (BASE, LORA, IA3))
+    for method, size in (("base", 25_276_510_208), ("lora", 25_276_510_208), ("ia3", 25_275_990_016)):
+        _change(runs, method, attempt=_provenance(memory_bytes=size))
+    assert _check(runs).remarks == ()
+    _change(runs, "ia3", attempt=_provenance(memory_bytes=8 * 2**30))
+    assert _check(runs).notes({})[-1] == "main memory: 23.5 GiB (base and lora), 8.0 GiB (ia3)"
+
+
 def test_provenance_of_training_is_compared_between_trained_rows(runs):
     """The base model has no optimizer, and a loss computed in another precision is a result."""
     _runs(runs, (BASE, LORA, IA3))

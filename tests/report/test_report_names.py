@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import typing
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,15 @@ import yaml
 
 from harness.config import config, sweep_file
 from harness.config.experiment import recipe
+from harness.methods.lora import Lora
 from harness.records import record
 from harness.report import names
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
 from harness.report.display import capital, lowered, several
+from harness.report.pages import setup
 from harness.report.pages.notes import origin
+from harness.report.writers import prose
 from harness.run import provenance
 from tests.report.conftest import BASE, LOOKS, LORA, add_evaluation, add_run, recipe_of
 
@@ -61,6 +65,36 @@ def test_every_task_of_the_shipped_sets_and_data_has_a_name():
     named = yaml.safe_load((CONF / "names.yaml").read_text())["tasks"]
     assert tasks <= set(named)
     assert {key for part in ("tasks", "metrics", "settings") for key in _cited(part)} <= set(BIB)
+
+
+@pytest.mark.parametrize("setting", ["init_lora_weights", "use_rslora"])
+def test_every_variant_of_a_method_has_a_name_and_the_plain_one_an_empty_one(setting, compose):
+    named = yaml.safe_load((CONF / "names.yaml").read_text())["variants"]
+    assert set(named) == {"method.init_lora_weights", "method.use_rslora"}
+    declared = typing.get_type_hints(Lora)[setting]
+    assert {*named[f"method.{setting}"]} == {*(typing.get_args(declared) or (True, False))}
+    plain = compose("method=lora").method[setting]
+    empty = [value for value, entry in named[f"method.{setting}"].items() if not entry["display"]]
+    assert empty == [plain]
+    assert {key for entry in named[f"method.{setting}"].values() for key in entry.get("cite", [])} <= set(BIB)
+
+
+def test_rows_that_the_names_of_variants_do_not_tell_apart_are_told_by_their_settings(tmp_path):
+    """A record of an older version lacks the setting, which need not mean the value of today's plain method."""
+    for settings in ({"r": 16}, {"r": 16, "use_rslora": False}, {"r": 16, "use_rslora": True}):
+        add_run(tmp_path / "runs", dataclasses.replace(LORA, settings=settings))
+    names_of = {row.name for row in load([tmp_path / "runs"]).rows}
+    assert names_of == {"LoRA", "LoRA (rsLoRA=false)", "LoRA (rsLoRA)"}
+
+
+def test_the_setup_names_and_cites_the_variants(tmp_path):
+    for init in ("default", "pissa", "olora"):
+        settings = {"r": 16, "init_lora_weights": init, "use_rslora": False}
+        path = add_run(tmp_path / "runs", dataclasses.replace(LORA, settings=settings))
+        add_evaluation(path, LORA, LOOKS[2])
+    [methods, *_] = setup.paragraphs(Comparison(load([tmp_path / "runs"])))
+    text = prose.to_markdown("Setup", [methods])
+    assert " Variants of LoRA: OLoRA [@buyukakyuz2024olora] and PiSSA [@meng2024pissa]." in text
 
 
 def _cited(part: str) -> list[str]:
@@ -200,11 +234,13 @@ def test_facts_of_provenance_have_names_for_people():
 def test_sizes_and_switches_of_provenance_are_shown_as_people_write_them(tree):
     loaded = load([tree], "methods")
     changed = {"memory_bytes": 25_276_502_016, "uncommitted_changes": True, "openmp": {}, "driver": None}
+    changed["cpu_bfloat16_units"] = []
     for row in loaded.rows:
         if row.current:
             row.current.provenance.update(changed)
     lines = origin(loaded)
     assert {"main memory: 23.5 GiB", "uncommitted changes: yes", "OpenMP settings: none"} <= {*lines}
+    assert "CPU instructions for BF16: none" in lines
     assert {"processes: 1", "device driver: not recorded", "device: Some CPU"} <= {*lines}
     assert any(line.startswith("base model SmolLM2-135M-Instruct: source package, ") for line in lines)
 

@@ -185,7 +185,7 @@ def test_what_a_sweep_varied_beside_the_methods_is_not_called_identical(tmp_path
 
     assert words() == words("method.r") == report.EQUAL
     assert words("train.global_batch_size") == (
-        "Declared to vary: method, train.lr, train.global_batch_size. Everything else is equal."
+        "Declared to vary: method, learning rate, batch size. Everything else is equal."
     )
 
 

@@ -109,15 +109,16 @@ def test_what_a_sweep_chose_names_no_row(tmp_path):
     assert all("lr=" in row.name for row in rows)
     for setting in ("lr_scale", "method.lr", "train.lr"):
         assert sorted(row.name for row in labeled(rows, tuned=(setting,))) == [
-            "LoRA (init=default, rsLoRA=false)", "LoRA (init=default, rsLoRA=true)", "LoRA (init=pissa, rsLoRA=false)",
+            "LoRA", "LoRA (PiSSA)", "LoRA (rsLoRA)",
         ]  # fmt: skip
 
 
 def test_a_contestant_is_named_by_what_tells_it_from_others_of_its_method():
     names = {
-        "lora use_rslora=false init_lora_weights=default": "LoRA (init=default, rsLoRA=false)",
-        "lora use_rslora=true init_lora_weights=default": "LoRA (init=default, rsLoRA=true)",
-        "lora use_rslora=false init_lora_weights=pissa": "LoRA (init=pissa, rsLoRA=false)",
+        "lora use_rslora=false init_lora_weights=default": "LoRA",
+        "lora use_rslora=true init_lora_weights=default": "LoRA (rsLoRA)",
+        "lora use_rslora=false init_lora_weights=pissa": "LoRA (PiSSA)",
+        "lora use_rslora=true init_lora_weights=olora": "LoRA (OLoRA, rsLoRA)",
         "dora use_rslora=false init_lora_weights=default": "DoRA",
         "full train.max_steps=9 r=8": "Full fine-tuning (r=8, steps=9)",
         "full train.max_steps=9 r=16": "Full fine-tuning (r=16, steps=9)",

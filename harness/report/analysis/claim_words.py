@@ -21,14 +21,9 @@ _MINUS = "\N{MINUS SIGN}"
 
 
 def method(cell: Selector) -> str:
-    """Return a cell by the names of its method and settings, as `LoRA (r=64, rsLoRA=true)`."""
-    parts = ", ".join(sorted(f"{_setting(key)}={value}" for key, value in cell.settings))
+    """Return a cell by the names of its method and settings, as `LoRA (r=64, rsLoRA)`."""
+    parts = ", ".join(sorted(filter(None, (names.labeled(key, value) for key, value in cell.settings))))
     return names.method(cell.method).display + (f" ({parts})" if parts else "")
-
-
-def _setting(key: str) -> str:
-    own = names.setting(f"method.{key}").short
-    return names.setting(key).short if own == key else own
 
 
 def text(claim: Claim, titles: Mapping[Selector, str] | None = None) -> str:

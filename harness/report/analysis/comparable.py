@@ -73,7 +73,7 @@ class Difference:
     def shown(self, named: Mapping[str, str]) -> str:
         """Return it in words for people: Optimizer steps: 100 (LoRA, QLoRA), 200 (DoRA)."""
         where = f"{names.task(self.task).display}, " if self.task else ""
-        return f"{where}{names.setting(self.key).display}: {self._values(named)}"
+        return f"{where}{names.fact(self.key)}: {self._values(named)}"
 
     def _values(self, named: Mapping[str, str]) -> str:
         parts = ((shortened(value, 60), [named.get(row, row) for row in rows]) for value, rows in self.values)

@@ -18,7 +18,7 @@ from harness.report.data.groups import Group
 from harness.report.data.items import ScoredEvaluation
 from harness.report.data.labels import labeled
 from harness.report.data.rows import Loaded, Row, flatten
-from harness.report.display import collected, short
+from harness.report.display import collected, short, size
 
 # The provenance that can move a run's numbers. All other provenance (commit, host, command, dates) is shown and never
 # refuses a table.
@@ -131,7 +131,7 @@ def _beside_recipe(row: Row) -> Facts:
 def shown_facts(row: Row) -> Facts:
     """Return the provenance that says where a number comes from, and does not move it."""
     flat = flatten({key: value for key, value in row.provenance.items() if key not in (*MADE_WITH, *_NOT_FACTS)})
-    return {key: text(value) for key, value in flat.items()}
+    return {key: size(key, value) or text(value) for key, value in flat.items()}
 
 
 def shown_training_facts(row: Row) -> Facts:

@@ -155,7 +155,7 @@ def retrained(rows: Sequence[Row]) -> list[str]:
         before = {evaluation.eval_id: evaluation for evaluation in row.replaced}
         pairs = [(before[s.record.eval_id], s.record) for s in row.scored if s.record.eval_id in before]
         scores = [
-            f"{names.task(new.evaluation['task']).display} ({new.evaluation['role']}) {names.metric(metric).display} "
+            f"{names.task(new.evaluation['task']).display} {names.metric(metric).display} "
             f"{(first := old.metrics[metric].value):.4g} -> {(second := new.metrics[metric].value):.4g} "
             f"({second - first:+.2g})"
             for old, new in pairs
@@ -186,4 +186,9 @@ def older(rows: Sequence[Row], asked_with: Mapping[str, Any] | None) -> list[str
 def program_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     """Yield the changes that can move a score, as `peft 0.20.0 -> 0.21.0`."""
     for name, before, after in programs.changes(old, new):
-        yield f"{name.replace('_', ' ')} {short(before)} -> {short(after)}"
+        yield f"{name.replace('_', ' ')} {_version(name, before)} -> {_version(name, after)}"
+
+
+def _version(name: str, value: Any) -> str:
+    """Return a version as a sentence has it: twelve digits of a commit, yes or no."""
+    return short(value)[:12] if name == "commit" and value else names.value(value) if value is not None else "unknown"

@@ -138,7 +138,7 @@ def _telling(line: list[Settings], others: Sequence[list[Settings]], key: str, i
     first = line[0][0]
     keys = [name for name in first if name != key and name not in ignored]
     different = [name for name in keys if any(other[0][0].get(name) != first[name] for other in others)]
-    words = [f"{names.setting(name).short}={short(first[name])}" for name in different if name != ALPHA]
+    words = [*filter(None, (names.labeled(name, first[name]) for name in different if name != ALPHA))]
     if any(facts.get(ALPHA) != other[0][0].get(ALPHA) for other in others for facts, _ in other):
         fixed = len({facts.get(ALPHA) for facts, _ in line}) == 1
         scale = _scale(first)

@@ -25,6 +25,11 @@ def labeled(rows: Sequence[Row], by_value: bool = False, tuned: Collection[str] 
     settings = _telling([row for row in rows if row.scored], _setting_facts)
     shared = set.intersection(*(set(row.overrides) for row in rows)) if rows else set()
     named = [_named(row, recipes, settings) if row.record else _asked(row, shared) for row in rows]
+    labels_of = collected((row.name, row.label) for row in named)
+    named = [
+        _named(row, recipes, settings, spelled=True) if row.record and len({*labels_of[row.name]}) > 1 else row
+        for row in named
+    ]
     recipes_of = collected((row.label, row.recipe_id) for row in named)
     named = [
         replace(row, label=f"{row.label} [{row.recipe_id}]", name=f"{row.name} [{row.recipe_id}]")
@@ -70,15 +75,19 @@ def _setting_facts(row: Row) -> Facts:
     return row.setting
 
 
-def _named(row: Row, recipes: dict[str, list[str]], settings: dict[str, list[str]]) -> Row:
-    """Return the row with its label, as `lora r=8 (5-shot)`, and its name for people, as `LoRA (r=8, 5-shot)`."""
+def _named(row: Row, recipes: dict[str, list[str]], settings: dict[str, list[str]], spelled: bool = False) -> Row:
+    """Return the row with its label, as `lora r=8 (5-shot)`, and its name for people, as `LoRA (r=8, 5-shot)`.
+
+    A name holds the field's names of variants, as `LoRA (PiSSA)`, and with `spelled` the settings themselves.
+    """
     facts = _recipe_facts(row)
     keys = [key for key in recipes.get(row.method, []) if key in facts]
     differing = [_look(key, row.setting[key]) for key in settings.get(row.method, []) if key in row.setting]
     made = [_look("eval.weights", scored.weights) for scored in row.scored if scored.weights != "attached"]
     looks = list(dict.fromkeys([*differing, *made]))  # merged and converted weights are marked in every label
     label = [row.method, *(_part(key, facts[key]) for key in keys), *([f"({', '.join(looks)})"] if looks else [])]
-    of_people = [*(_part_for_people(row, key, facts[key]) for key in keys), *looks]
+    words = [_part_for_people(row, key, facts[key], spelled) for key in keys]
+    of_people = [*filter(None, words), *looks]
     name = names.method(row.method, row.record).display
     return replace(row, label=" ".join(label), name=name + (f" ({', '.join(of_people)})" if of_people else ""))
 
@@ -86,17 +95,18 @@ def _named(row: Row, recipes: dict[str, list[str]], settings: dict[str, list[str
 def _asked(row: Row, shared: set[str]) -> Row:
     """Return the row with a label of the requested overrides, for a run without a record."""
     own = [word for word in row.overrides if word not in shared and not word.startswith(("method=", "seed="))]
-    parts = [word.removeprefix("method.") for word in own]
+    parts = [*filter(None, map(names.overridden, own))]
     name = names.method(row.method).display
-    return replace(row, label=" ".join([row.method, *parts]), name=name + (f" ({', '.join(parts)})" if parts else ""))
+    label = " ".join([row.method, *(word.removeprefix("method.") for word in own)])
+    return replace(row, label=label, name=name + (f" ({', '.join(parts)})" if parts else ""))
 
 
-def _part_for_people(row: Row, key: str, value: Any) -> str:
+def _part_for_people(row: Row, key: str, value: Any, spelled: bool) -> str:
     if key == "model.name" and row.record:
         return names.model(row.record).display
     if key == "data.name" and row.record:
         return names.data(row.record).display
-    return f"{names.setting(key).short}={short(value)[:40]}"
+    return f"{names.setting(key).short}={short(value)[:40]}" if spelled else names.labeled(key, value)
 
 
 def _part(key: str, value: Any) -> str:

@@ -77,17 +77,14 @@ def _titles(methods: Mapping[str, str]) -> dict[str, str]:
     titles = {}
     for name, method in methods.items():
         others = [words[other] for other, of in methods.items() if of == method]
-        own = [_part(word) for word in words[name] if not all(word in shared for shared in others)]
+        own = [
+            *filter(
+                None, (names.overridden(word) for word in words[name] if not all(word in shared for shared in others))
+            )
+        ]
         own.sort(key=lambda part: (not part.startswith("r="), part))  # as the rows of the results name them
         titles[name] = names.method(method).display + (f" ({', '.join(own)})" if own else "")
     return titles
-
-
-def _part(word: str) -> str:
-    key, equals, value = word.lstrip("+~").partition("=")
-    if not equals:
-        return word  # `the rest`, with none of the settings that others have
-    return f"{names.setting(key if '.' in key else f'method.{key}').short}={value}"
 
 
 def fates(record: SweepRecord, rows: Sequence[Row]) -> list[Row]:

@@ -10,7 +10,7 @@ from harness.report.analysis import remarks
 from harness.report.analysis.axes import trainings
 from harness.report.data.groups import Group
 from harness.report.data.rows import Loaded, flatten
-from harness.report.display import GIBIBYTE, collected, several, short
+from harness.report.display import collected, several, short, size
 
 
 def definitions(groups: Sequence[Group]) -> list[str]:
@@ -151,8 +151,9 @@ def _fact(key: str, value: Any) -> str:
         return names.UNKNOWN
     if isinstance(value, bool):
         return "yes" if value else "no"
-    is_size = key.endswith("_bytes") and isinstance(value, (int, float))
-    return f"{value / GIBIBYTE:.1f} GiB" if is_size else short(value)
+    if isinstance(value, (list, tuple)) and not value:
+        return "none"
+    return size(key, value) or short(value)
 
 
 def sources(loaded: Loaded, part: str) -> list[str]:

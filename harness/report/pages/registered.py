@@ -198,7 +198,9 @@ def _runs(made: Registration, rows: Sequence[Row]) -> Iterator[str]:
     if early:
         yield f"begun before the registration of {made.registered_at}: {several(early, _NAMED)}"
     moved = collected((text, row.title) for row in rows for text in _moved(made, row))
-    yield from (f"{text}: {several(titles, _NAMED)}" for text, titles in moved.items())
+    for titles, texts in collected((tuple(titles), text) for text, titles in moved.items()).items():
+        whose = f"all {len(rows)} runs" if len(titles) == len(rows) > 1 else several(titles, _NAMED)
+        yield f"{', '.join(texts)}: {whose}"
 
 
 def _moved(made: Registration, row: Row) -> Iterator[str]:

@@ -17,7 +17,7 @@ from harness.report.analysis.recommend import recommendations
 from harness.report.analysis.tested_claims import tested
 from harness.report.analysis.tradeoff import across, frontiers, matched, matched_pairs
 from harness.report.analysis.verdicts import explained, families
-from harness.report.display import counted, quantity
+from harness.report.display import counted, lowered, quantity
 from harness.report.document import Block, Bullets, Command, Figure, Markup, Section
 from harness.report.figures.canvas import Figure as Drawn
 from harness.report.pages import (
@@ -163,7 +163,8 @@ def _compared(comparison: Comparison) -> Iterator[Block]:
     yield Bullets(tuple(f"{paragraph.title}: {prose.plain(paragraph)}" for paragraph in paragraphs))
     differing = [*guard.notes(comparison.names), *without_base(groups)]
     if sum(group.trained for group in groups) > 1:
-        declared = f"Declared to vary: {', '.join(guard.declared) or 'nothing'}. Everything else is equal"
+        meant = ", ".join(dict.fromkeys(lowered(names.fact(key)) for key in guard.declared))
+        declared = f"Declared to vary: {meant or 'nothing'}. Everything else is equal"
         own = all(key in METHOD_AND_RATE or key.startswith("method.") for key in guard.declared)
         yield f"{declared}, except:" if differing else EQUAL if own else f"{declared}."
     yield Bullets((*differing, *remarks.lines(groups, comparison.loaded)))

@@ -13,6 +13,7 @@ from harness.records.record import RunRecord
 from harness.report import names
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import Group
+from harness.report.data.rows import settings_of
 from harness.report.display import collected, several, short
 from harness.report.pages import hyperparameters, notes, protocol
 from harness.report.pages.protocol import UNKNOWN, Section, common, joined
@@ -56,12 +57,27 @@ def _methods(comparison: Comparison) -> Section:
         return "Methods", []
     listed = joined([[names.inside(name.display), Cite(name.cite)] for name in named.values()])
     has_base = any(group.first.is_base for group in comparison.groups)
-    end = " with the base model as it is." if has_base else "."
+    end = [" with the base model as it is." if has_base else ".", *_variants(comparison)]
     tables = [_SHARED] if hyperparameters.shared(comparison) else []
     tables += [_OWN] if hyperparameters.by_method(comparison) else []
     is_known = bool(tables) and any(not group.first.trained_elsewhere for group in comparison.trained)
     where: list[Part] = [" Their hyper-parameters are in", *tables[:1], *(" and" for _ in tables[1:]), *tables[1:], "."]
-    return "Methods", ["We compare ", *listed, end, *(where if is_known else [])]
+    return "Methods", ["We compare ", *listed, *end, *(where if is_known else [])]
+
+
+def _variants(comparison: Comparison) -> list[Part]:
+    """Return a sentence for each method that was run in variants with names of their own, as PiSSA of LoRA."""
+    found = {
+        (names.method(row.method, row.record).display, name.display): name
+        for row in (group.first for group in comparison.trained)
+        for key, value in settings_of(row).items()
+        if (name := names.variant(key, value)) and name.display
+    }
+    parts: list[Part] = []
+    for method in dict.fromkeys(method for method, _ in found):
+        own: list[list[Part]] = [[name.display, Cite(name.cite)] for (of, _), name in found.items() if of == method]
+        parts += [f" Variants of {names.inside(method)}: ", *joined(own), "."]
+    return parts
 
 
 def _elsewhere(comparison: Comparison) -> Section:
