@@ -295,6 +295,13 @@ def test_every_deviation_is_listed(runs, kind):
     assert "No deviation" not in page(Comparison(loaded))
 
 
+@pytest.mark.parametrize(
+    ("exact", "said"), [(0.2, 1), (3.2, 4), (10, 10), (12.1, 13), (99.2, 100), (1330, 1400), (5204, 5300)]
+)
+def test_seeds_and_items_that_would_decide_are_rounded_up_to_two_digits(exact, said):
+    assert tested_claims._about(exact) == said
+
+
 def test_runs_that_deviate_in_the_same_things_are_one_line(runs):
     """All of them are counted and not named; the commit has twelve digits."""
     loaded = loaded_with(runs)

@@ -261,13 +261,31 @@ def test_marks_coincide_on_the_axis_that_is_drawn():
 
 def test_a_method_has_one_color_and_one_marker_that_no_other_common_method_has(comparisons):
     looks = [style.look_of(name) for name in style.KNOWN]
-    assert len({*looks}) == len(looks) == 24
+    assert len({*looks}) == len(looks) == 27
     assert len({color for color, _ in looks[:8]}) == len({marker for _, marker in looks[:8]}) == 8
     assert style.look_of("lora") == ("#0072B2", "o")
-    for name in ("rocket", "loftq", "my_method"):
+    for name in ("rocket", "loftq2", "my_method"):
         assert style.look_of(name) not in looks, "a pair that no known method has"
     groups = comparisons["rank"].groups
     assert {style.look_of(style.method_of(group)) for group in groups if group.first.method == "lora"} == {looks[0]}
+
+
+def test_a_variant_of_lora_has_a_look_of_its_own_at_every_rank_and_the_plain_method_keeps_its():
+    plain = {"init_lora_weights": "default", "use_rslora": False}
+    named = {
+        "lora": ("lora", plain), "pissa": ("lora", {**plain, "init_lora_weights": "pissa"}),
+        "rslora": ("lora", {**plain, "use_rslora": True}), "olora": ("lora", {**plain, "init_lora_weights": "olora"}),
+        "dora": ("dora", plain), "lora_plus": ("lora_plus", plain),
+        "qlora loftq": ("qlora", {**plain, "init_lora_weights": "loftq"}),
+        "pissa rslora": ("lora", {**plain, "init_lora_weights": "pissa", "use_rslora": True}),
+    }  # fmt: skip
+    for rank in (8, 64):
+        kinds = {name: style.kind_of(method, {"r": rank, **settings}) for name, (method, settings) in named.items()}
+        assert kinds == {name: name for name in named}
+    looks = {name: style.look_of(name) for name in named}
+    six = [looks[name] for name in ("lora", "pissa", "rslora", "olora", "dora", "lora_plus")]
+    assert len({color for color, _ in six}) == len({marker for _, marker in six}) == 6
+    assert len({*looks.values()}) == len(looks)
 
 
 def test_colors_differ_for_color_blind_readers_and_in_gray():

@@ -319,7 +319,7 @@ def test_one_seed_shows_no_method_to_be_non_inferior(runs):
             "different from cheap: dear",
         ),
         (3, (700, 600), "dear is best on ARC-Easy: 70.0 %", "No other method ties with it."),
-        (3, (700, 700), "cheap and dear are best on ARC-Easy: 70.0 %", "different from cheap: dear"),
+        (3, (700, 700), "cheap and dear scored highest on ARC-Easy: 70.0 %", "different from cheap: dear"),
     ],
 )
 def test_the_answer_names_all_that_are_level_and_speaks_of_runs_where_there_is_one_seed(

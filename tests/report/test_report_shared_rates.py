@@ -46,10 +46,10 @@ def test_the_best_of_each_shared_rate_is_marked_and_named(loaded):
         assert best == min(known, key=known.get) == WINNERS[column.title], rate
         assert all(isinstance(cells[title], Missing) for title in of_rate.keys() - known.keys())
     best = "; ".join(f"{title} at {rate}" for rate, title in WINNERS.items())
-    assert lines[0] == f"At a shared learning rate the lowest validation loss is that of: {best}"
+    assert lines[0] == f"The lowest validation loss at a shared learning rate is that of {best}."
     tried = {title: [of[title] for of in losses.values() if of[title] is not None] for title in WINNERS.values()}
     own = [min(known) for known in tried.values()]
-    assert f"and {max(own) - min(own):.3f} where each has its own best rate" in lines[1]
+    assert f"and by {max(own) - min(own):.3f} where each has its own best rate" in lines[1]
 
 
 def test_the_table_stands_in_the_section_on_tuning_and_what_it_says_among_the_results(loaded):
@@ -57,8 +57,8 @@ def test_the_table_stands_in_the_section_on_tuning_and_what_it_says_among_the_re
     section = text.partition("<summary>Tuning</summary>")[2].partition("</details>")[0]
     assert "| Method | 9e-5 | 3e-4 | 9e-4 |" in section
     results = text.partition("## Results")[2].partition("\n## ")[0]
-    assert "At a shared learning rate the lowest validation loss is that of:" in results
-    assert text.count("At a shared learning rate") == 1
+    assert "The lowest validation loss at a shared learning rate is that of " in results
+    assert text.count("at a shared learning rate") == 1
 
 
 def test_a_method_with_two_learning_rates_says_which_one_is_shared(loaded):

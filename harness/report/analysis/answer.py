@@ -157,8 +157,8 @@ def _level_with(best: Group, result: Claims) -> list[Group]:
 
 
 def _rank(result: Claims, number: int) -> str:
-    """Return the predicate of the best methods; without a verdict they scored highest, which is not to be best."""
-    is_open = all(pair.result.verdict == "no verdict" for pair in result.against_best)
+    """Return the predicate of the best methods: they are best where every other one is significantly worse."""
+    is_open = not all(pair.significant for pair in result.against_best)
     if not result.contest.higher_is_better:
         return "had the lowest" if is_open else f"{'has' if number == 1 else 'have'} the lowest"
     return "scored highest on" if is_open else f"{'is' if number == 1 else 'are'} best on"

@@ -194,10 +194,16 @@ def _needed(limits: Range, result: Contrast) -> str:
         return f"more than {_MOST_TIMES} times the seeds and the items: the value lies close to the bound"
     ways = []
     if seed > 0 and _MOST_TIMES * (wanted - item) > seed:
-        ways.append(f"{math.ceil(seeds * seed / (wanted - item)):,} seeds")
+        ways.append(f"{_about(seeds * seed / (wanted - item)):,} seeds")
     if item > 0 and _MOST_TIMES * (wanted - seed) > item:
-        ways.append(f"{math.ceil(items * item / (wanted - seed)):,} items")
+        ways.append(f"{_about(items * item / (wanted - seed)):,} items")
     return f"about {' or '.join(ways)}" if ways else f"{math.ceil(share)} times the seeds and the items"
+
+
+def _about(number: float) -> int:
+    """Return a number rounded up to two digits: it extrapolates an estimate."""
+    step = int(10 ** max(0, len(str(math.ceil(number))) - 2))
+    return math.ceil(number / step) * step
 
 
 def _measured(claim: claim_grammar.Claim, comparison: Comparison, level: float) -> Evidence:

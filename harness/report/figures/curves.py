@@ -13,7 +13,7 @@ from harness.report.data.groups import Group, Measure
 from harness.report.data.tuning import Best, Contestant, expected_best
 from harness.report.display import collected
 from harness.report.figures.canvas import Figure, Sheet
-from harness.report.figures.style import PALE, amounts, base_line, drawable, lines_of, method_of, name_of
+from harness.report.figures.style import PALE, amounts, base_line, drawable, kind_of, lines_of, method_of, name_of
 
 if TYPE_CHECKING:
     from harness.stats import Floats
@@ -153,7 +153,7 @@ def _validation(sheet: Sheet, axes: Any, group: Group, style: dict[str, Any], co
 
 def _draw_budget(sheet: Sheet, pairs: Sequence[tuple[Contestant, list[Best]]]) -> None:
     [axes] = sheet.axes()
-    handles, styles = [], lines_of([contestant.trials[0].looks[0].cell.method for contestant, _ in pairs])
+    handles, styles = [], lines_of([_kind(contestant) for contestant, _ in pairs])
     for place, (contestant, curve) in enumerate(pairs):
         colored = place < MOST_COLORED or not _many(pairs)
         name = contestant.title
@@ -171,6 +171,12 @@ def _draw_budget(sheet: Sheet, pairs: Sequence[tuple[Contestant, list[Best]]]) -
     axes.set_xlabel("Trials")
     axes.set_ylabel(sheet.wrapped("Expected best validation loss (nats per token)", vertical=True))
     sheet.legend(*zip(*handles, strict=True))
+
+
+def _kind(contestant: Contestant) -> str:
+    """Return the name that decides color and marker, as `method_of` does for a row of the results."""
+    look = contestant.trials[0].looks[0]
+    return kind_of(look.cell.method, (look.run.recipe.get("method") or {}) if look.run else {})
 
 
 def update_figure(groups: Sequence[Group]) -> Figure | None:

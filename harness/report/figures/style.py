@@ -5,7 +5,7 @@ readable.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -31,8 +31,8 @@ _LONGEST_NAME = 60  # characters
 # method takes the pair that its name hashes to among those that are left.
 KNOWN = (
     "lora", "full", "qlora", "dora", "adapter", "prefix", "vera", "ia3", "prompt", "adalora", "bitfit", "p_tuning",
-    "lora_plus", "galore", "qdora", "lora_fa", "ln_tuning", "llama_adapter", "spectrum", "head", "alora", "unsloth",
-    "rslora", "pissa",
+    "lora_plus", "galore", "qdora", "lora_fa", "ln_tuning", "llama_adapter", "rslora", "head", "alora", "olora",
+    "spectrum", "pissa", "unsloth", "loftq", "eva",
 )  # fmt: skip
 STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
@@ -66,8 +66,16 @@ MOST_TITLE = 60  # characters of an axis title
 
 
 def method_of(group: Group) -> str:
-    """Return the name that decides color and marker: that of the method, or of the PEFT type of a generic one."""
-    return str(group.first.part("method").get("peft_type") or group.first.method).lower()
+    """Return the name that decides color and marker: that of the method, of its variant, or of its PEFT type."""
+    return kind_of(group.first.method, group.first.part("method"))
+
+
+def kind_of(method: str, settings: Mapping[str, Any]) -> str:
+    """Return the name of a method, given its settings, or that of a variant of LoRA: lora, pissa, qlora loftq."""
+    own = str(settings.get("peft_type") or method).lower()
+    named = (names.variant(f"method.{key}", value) for key, value in settings.items())
+    variants = " ".join(name.display.lower() for name in named if name and name.display)
+    return " ".join(filter(None, ("" if own == "lora" and variants else own, variants)))
 
 
 @cache

@@ -59,9 +59,9 @@ def lines(comparison: Comparison, tuned: Sequence[Contestant]) -> list[str]:
         return []
     best = (f"{title} at {several(at, len(at))}" for title, at in collected(winners).items())
     return [
-        f"At a shared learning rate the lowest validation loss is that of: {'; '.join(best)}",
-        f"Between the best and the worst method lie {several(spans, len(spans))} nats, and "
-        f"{fixed(max(own) - min(own), _DIGITS)} where each has its own best rate. Nothing is tested on these losses",
+        f"The lowest validation loss at a shared learning rate is that of {'; '.join(best)}.",
+        f"The best and the worst method differ by {several(spans, len(spans))} (nats), and by "
+        f"{fixed(max(own) - min(own), _DIGITS)} where each has its own best rate. These losses are not tested.",
     ]
 
 
