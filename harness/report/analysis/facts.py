@@ -131,7 +131,7 @@ def _beside_recipe(row: Row) -> Facts:
 def shown_facts(row: Row) -> Facts:
     """Return the provenance that says where a number comes from, and does not move it."""
     flat = flatten({key: value for key, value in row.provenance.items() if key not in (*MADE_WITH, *_NOT_FACTS)})
-    return {key: size(key, value) or text(value) for key, value in flat.items()}
+    return {key: text(size(key, value) or value) for key, value in flat.items()}
 
 
 def shown_training_facts(row: Row) -> Facts:
@@ -159,8 +159,8 @@ def shown_task_facts(group: Group, task: str) -> Facts:
     compared = (*MADE_WITH, *_EVALUATED_WITH, *_NOT_FACTS, *_MEASURED)
 
     def others(scored: ScoredEvaluation) -> Iterator[tuple[str, Any]]:
-        provenance = scored.record.provenance
-        yield from flatten({key: value for key, value in provenance.items() if key not in compared}).items()
+        shown = {key: value for key, value in scored.record.provenance.items() if key not in compared}
+        yield from ((key, size(key, value) or value) for key, value in flatten(shown).items())
 
     return _joined(group, task, others)
 
