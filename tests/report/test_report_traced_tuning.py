@@ -10,6 +10,7 @@ import traced_files
 import tuned_tree
 from traced_numbers import error_of, parts_of, value_of
 
+from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import grouped
 from harness.report.data.load import load
 from harness.report.data.tuning import contestants
@@ -65,6 +66,28 @@ def test_the_line_over_the_learning_rate_goes_through_every_trial(loaded, trials
     best = [min((_loss(run), run.rate) for run in runs if _loss(run)) for runs in expected.values()]
     assert sorted(filled) == [pytest.approx((rate, loss)) for loss, rate in sorted(best, key=lambda one: one[::-1])]
     assert crosses == {run.rate for runs in expected.values() for run in runs if run.status != "ok"}
+
+
+def test_the_axis_ends_above_the_loss_of_the_base_where_a_rate_diverges():
+    """No point that beats the base leaves it, and without a loss beyond it the axis holds every loss."""
+    assert lines._ceiling(4.5, [3.6, 4.4, 9.0]) == pytest.approx(4.725)
+    assert lines._ceiling(4.5, [3.6, 4.4, 4.7]) is None
+    assert lines._ceiling(4.5, [4.6, 9.0]) is None
+
+
+def test_the_base_is_a_dashed_line_in_the_figure_of_the_rates(loaded):
+    every = Comparison(loaded)
+    bases = [group for group in every.groups if group.first.is_base]
+    figure = lines.sensitivity(every.trial_groups, bases)
+    level = lines.qualities(every.trial_groups, ("validation",))[0].of(bases[0]).value
+    with figure.drawn(PAGE) as sheet:
+        axes = sheet.figure.axes[0]
+        assert any([*line.get_ydata()] == [level, level] for line in axes.lines)
+        losses = [y for line in axes.lines for y in line.get_ydata() if len(line.get_xdata()) > 2]
+        low, high = axes.get_ylim()
+        assert low < min(losses)
+        assert high >= min(level, max(losses))
+    assert " Dashed: base" in figure.caption
 
 
 def _look(line) -> tuple[str, str]:

@@ -45,7 +45,7 @@ def of(comparison: Comparison) -> list[Figure]:
         tasks.diagram(comparison.targets),
         tasks.heat_map(comparison.targets, contests(groups, "retention")),
         curves.learning_curves(groups),
-        lines.sensitivity(comparison.trial_groups or groups),
+        lines.sensitivity(comparison.trial_groups or groups, [group for group in groups if group.first.is_base]),
         curves.tuning_budget(comparison.tuning),
         bars.memory_figure(groups),
         curves.update_figure(groups),

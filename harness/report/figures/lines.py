@@ -72,8 +72,12 @@ def over_setting(swept: Swept, claims: Claims) -> Figure | None:
     )
 
 
-def sensitivity(groups: Sequence[Group]) -> Figure | None:
-    """Return the figure of the validation loss against the learning rate; None unless a method has two rates."""
+def sensitivity(groups: Sequence[Group], bases: Sequence[Group] = ()) -> Figure | None:
+    """Return the figure of the validation loss against the learning rate; None unless a method has two rates.
+
+    Its axis ends a little above the loss of the base model (`bases`), where it is known: a diverging rate would press
+    those that matter into a line.
+    """
     quality = next(iter(qualities(groups, ("validation",))), None)
     if quality is None:
         return None
@@ -83,15 +87,32 @@ def sensitivity(groups: Sequence[Group]) -> Figure | None:
     if not series:
         return None
     failed = any(line.failed for line in series)
+    base = next((place.value for group in bases if (place := values(group))), None)
+    ceiling = None if base is None else _ceiling(base, [v.value for line in series for v in _points(line, values)])
+    level = "" if base is None else " Dashed: base." if ceiling is None else (
+        " Dashed: base; losses far above it are beyond the axis."
+    )  # fmt: skip
     return Figure(
         "sensitivity",
         f"{capital(scale.quantity)} against the learning rate",
         "Means over the seeds with one standard error over items and seeds; the items are the same everywhere, so that "
         "bars do not compare two points. Filled: the best rate of a method; at the end of its line, a "
-        "better rate may lie beyond." + (" Crosses: rates without a result." if failed else "") + _pale(series),
-        lambda sheet: _draw(sheet, series, values, scale.title, x_title="Learning rate", best=min),
+        "better rate may lie beyond." + level + (" Crosses: rates without a result." if failed else "") + _pale(series),
+        lambda sheet: _draw(
+            sheet, series, values, scale.title, x_title="Learning rate", base=base, best=min, ceiling=ceiling
+        ),
         lambda size: _height(size, series),
     )
+
+
+def _points(line: Series, values: Values) -> list[Value]:
+    return [value for _, group in line.points if (value := values(group))]
+
+
+def _ceiling(base: float, losses: Sequence[float]) -> float | None:
+    """Return the end of an axis of losses a little above that of the base; None where no loss is beyond it."""
+    end = base + 0.25 * (base - min(losses))
+    return end if min(losses) < base and max(losses) > end else None
 
 
 def _scores(claims: Claims, scale: Scale) -> tuple[Values, float | None]:
@@ -160,7 +181,7 @@ def _height(size: Size, series: Sequence[Series]) -> float:
 
 def _draw(
     sheet: Sheet, series: Sequence[Series], values: Values, y_title: str, *, x_title: str, base: float | None = None,
-    best: Callable[..., Any] | None = None,
+    best: Callable[..., Any] | None = None, ceiling: float | None = None,
 ) -> None:  # fmt: skip
     [axes] = sheet.axes()
     colored = range(len(series) if len(series) <= MOST_COLORED + 2 else MOST_COLORED)
@@ -168,7 +189,7 @@ def _draw(
     for place, curve in enumerate(series):
         style = styles[place] if place in colored else _PALE
         dodge = (place - (len(series) - 1) / 2) * DODGE if len(series) <= MOST_COLORED else 0.0
-        line = _line(sheet, axes, curve, values, style, dodge, best)
+        line = _line(sheet, axes, curve, values, style, dodge, best, ceiling)
         if place in colored:
             handles.append((line, drawable(curve.name)))
     if base is not None:
@@ -178,6 +199,10 @@ def _draw(
         logarithmic(axes.xaxis, values=rates if len(rates) <= MOST_TICKS else ())
     elif len(rates) <= MOST_TICKS:
         axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
+    if ceiling is not None:
+        places = [place for curve in series for place in _points(curve, values)]
+        lowest = min(min(place.interval or (place.value,)) for place in places)
+        axes.set_ylim(lowest - 0.05 * (ceiling - lowest), ceiling)
     amounts(axes.yaxis, 6)
     axes.margins(x=0.06)
     axes.set_xlabel(x_title)
@@ -186,9 +211,10 @@ def _draw(
 
 
 def _line(
-    sheet: Sheet, axes: Any, series: Series, values: Values, style: dict[str, Any], dodge: float, best: Any
-) -> Any:
-    """Draw a series, and return its line; with `best`, its best point alone is filled."""
+    sheet: Sheet, axes: Any, series: Series, values: Values, style: dict[str, Any], dodge: float, best: Any,
+    ceiling: float | None,
+) -> Any:  # fmt: skip
+    """Draw a series, and return its line; with `best`, its best point alone is filled. Bars end below the `ceiling`."""
     from matplotlib.transforms import ScaledTranslation
 
     moved = axes.transData + ScaledTranslation(dodge / 72, 0, axes.figure.dpi_scale_trans)
@@ -198,7 +224,7 @@ def _line(
     marks = {key: style[key] for key in ("color", "marker")} | {"linestyle": "none"}
     chosen = best(points, key=lambda point: point[1].value) if hollow else None
     for x, value in points:
-        if value.interval:
+        if value.interval and (ceiling is None or value.value <= ceiling):
             drawn += axes.plot([x, x], value.interval, color=style["color"], linewidth=0.8, zorder=1.5)
         face = {"markerfacecolor": "white"} if hollow and (x, value) != chosen else {}
         [mark] = axes.plot(x, value.value, **marks, **face, zorder=3)
