@@ -162,8 +162,8 @@ def made_again(traced: Traced, section: str) -> Iterator[Claim]:
             for metric in sorted(now["metrics"]):
                 before, after = old["metrics"][metric]["value"], now["metrics"][metric]["value"]
                 moved = f"{before:.4g} -> {after:.4g} ({after - before:+.2g})"
-                scores.append(f"{task_name(look.task)} ({look.role}) {metric_name(metric)} {moved}")
-            changes.append(f"commit {old['provenance']['commit']} -> {now['provenance']['commit']}")
+                scores.append(f"{task_name(look.task)} {metric_name(metric)} {moved}")
+            changes.append(f"commit {old['provenance']['commit'][:12]} -> {now['provenance']['commit'][:12]}")
         for text in scores:
             yield claim_words(section, text)
         if scores:

@@ -50,7 +50,7 @@ def answer(traced: Traced) -> Iterator[Claim]:
     assert pair.a is best
     level = [line.name for line in main.ranked if main.value(line) == main.value(best)]
     who = level[0] if len(level) == 1 else f"{', '.join(level[:-1])} and {level[-1]}"
-    is_open = all(other.result.verdict == "no verdict" for other in main.family("best"))
+    is_open = not all(other.result.verdict in ("better", "worse") for other in main.family("best"))
     predicate = "scored highest on" if is_open else f"{'is' if len(level) == 1 else 'are'} best on"
     start = f"{who} {predicate} {task_name(main.look.task)}: {percent(main.value(best))}"
     yield claim_words(section, f"{start} (base model {percent(main.value(main.base))}, {gain}")
