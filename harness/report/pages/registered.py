@@ -21,20 +21,16 @@ EXPLORATORY = (
 
 
 def table(results: Sequence[Tested]) -> Table:
-    """Return a line for each claim."""
-    titles = ("Claim", "Metric", "Source", "Outcome", "Estimate", "Interval", "Based on", "What would decide it")
+    """Return a line for each claim: what came out first, so that the first part of a table cut in two holds it."""
+    titles = ("Claim", "Metric", "Outcome", "Estimate", "Interval", "Based on", "What would decide it", "Source")
     columns = [Column(key_of(title), title, text=title not in ("Estimate", "Interval")) for title in titles]
     rows = []
     for tested in results:
         evidence, claim = tested.evidence, tested.claim
         open_ends = (evidence.why, evidence.narrower) if tested.outcome == "undecided" else ()
-        named = (
-            claim_words.text(claim, tested.titles),
-            claim_words.metric(claim),
-            tested.record.source,
-            tested.outcome,
-        )
-        rows.append((*named, *_numbers(tested), evidence.basis, "; ".join(filter(None, open_ends))))
+        named = (claim_words.text(claim, tested.titles), claim_words.metric(claim), tested.outcome)
+        deciding = "; ".join(filter(None, open_ends))
+        rows.append((*named, *_numbers(tested), evidence.basis, deciding, tested.record.source))
     return Table.of(columns, ([text or None for text in row] for row in rows), label="claims", title="Claims")
 
 
